@@ -1,0 +1,52 @@
+"""Methods for regression on imbalanced continuous targets, in PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dirlearn import released
+from dirlearn.bins import Bins
+from dirlearn.kernels import kernel_window
+from dirlearn.lds import effective_density, inverse_weights, lds_weights
+from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
+
+if TYPE_CHECKING:
+    from dirlearn.metrics import (
+        ShotMetrics,
+        balanced_mae,
+        geometric_mean_error,
+        mae_by_bin,
+        shot_metrics,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bins",
+    "ShotMetrics",
+    "balanced_mae",
+    "effective_density",
+    "geometric_mean_error",
+    "inverse_weights",
+    "kernel_window",
+    "lds_weights",
+    "mae_by_bin",
+    "released",
+    "shot_metrics",
+    "weighted_huber",
+    "weighted_l1",
+    "weighted_mse",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # The metrics stand on torchmetrics, which takes longer to import than torch: load it on demand.
+    if name in __all__:
+        from dirlearn import metrics
+
+        return getattr(metrics, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

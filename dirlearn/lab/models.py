@@ -1,0 +1,108 @@
+"""Small encoders and heads, kept apart so that methods can act on the features between them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Regressor(nn.Module):
+    """An encoder, then a linear head whose output is scaled to the unit of the target.
+
+    Parameters
+    ----------
+    encoder : Module
+        Maps inputs (N, ...) to features (N, D); must have the attribute ``num_features`` = D.
+    offset, scale : float
+        The prediction is ``offset + scale * head(features)``; take the middle and about a quarter
+        of the target's range, so that the head starts in the right place.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = Regressor(conv_encoder(), offset=50.0, scale=25.0)
+    >>> model(torch.zeros(8, 1, 28, 28)).shape
+    torch.Size([8])
+    >>> model.encoder(torch.zeros(8, 1, 28, 28)).shape
+    torch.Size([8, 64])
+    """
+
+    def __init__(self, encoder: nn.Module, offset: float, scale: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(int(encoder.num_features), 1)  # type: ignore[arg-type]  # an int, not a module
+        self.offset, self.scale = offset, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.offset + self.scale * self.head(self.encoder(x)).squeeze(-1)
+        return output
+
+
+class Classifier(nn.Module):
+    """An encoder, then a linear head with one logit per class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Classifier(conv_encoder(), classes=100)(torch.zeros(8, 1, 28, 56)).shape
+    torch.Size([8, 100])
+    """
+
+    def __init__(self, encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(int(encoder.num_features), classes)  # type: ignore[arg-type]  # as above
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(x))
+        return logits
+
+
+class Encoder(nn.Sequential):
+    """Layers in sequence that say how many features they give."""
+
+    def __init__(self, *layers: nn.Module, num_features: int) -> None:
+        super().__init__(*layers)
+        self.num_features = num_features
+
+
+def conv_encoder(num_features: int = 64) -> Encoder:
+    """Three convolutions and a linear layer for small grey images of any size.
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in conv_encoder().parameters())
+    60608
+    """
+    return Encoder(
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.AdaptiveMaxPool2d(3),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(576, num_features),
+        nn.ReLU(),
+        num_features=num_features,
+    )
+
+
+def table_encoder(inputs: int, num_features: int = 64) -> Encoder:
+    """Two hidden layers for a table of ``inputs`` columns.
+
+    Examples
+    --------
+    >>> import torch
+    >>> table_encoder(9)(torch.zeros(4, 9)).shape
+    torch.Size([4, 64])
+    """
+    return Encoder(
+        nn.Linear(inputs, 128),
+        nn.ReLU(),
+        nn.Linear(128, num_features),
+        nn.ReLU(),
+        num_features=num_features,
+    )

@@ -1,0 +1,182 @@
+"""One training loop, readable in a page: any device, mixed precision, several processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from tqdm.auto import trange
+
+from dirlearn.lab.datasets import Dataset
+from dirlearn.losses import weighted_l1
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass
+class Fit:
+    """What :func:`fit` gives back: the model of the best epoch, and how it went."""
+
+    model: nn.Module
+    best_epoch: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = math.nan
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    seed: int,
+    loss: Loss = weighted_l1,
+    val_error: Callable[[Tensor, Tensor], Tensor] = nn.functional.l1_loss,
+    weights: Tensor | None = None,
+    epochs: int = 15,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    augment: Augment | None = None,
+    fabric: Fabric | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Train with Adam under a cosine schedule and keep the epoch that is best on validation.
+
+    Parameters
+    ----------
+    model : Module
+        Trained in place; on return it holds the weights of the best epoch.
+    data : Dataset
+        ``data.train`` is learned from and ``data.val`` chooses the epoch; the test set is not read.
+    seed : int
+        Order of the batches and draws of the augmentation. The model's initialisation is its
+        maker's affair.
+    loss : callable
+        ``loss(prediction, target, weight)``, a scalar.
+    val_error : callable
+        ``val_error(prediction, target)``, a scalar, smaller is better; mean absolute error by
+        default.
+    weights : tensor of shape (N,), optional
+        One weight per training sample; all 1 by default.
+    epochs, batch_size, learning_rate
+        Of Adam; the learning rate falls to 0 along a cosine, step by step.
+    augment : callable, optional
+        ``augment(batch, generator)``, applied to each training batch on the training device.
+    fabric : Fabric, optional
+        Device, precision and processes, launched; by default one device, the accelerator if there
+        is one.
+    progress : bool
+        Show a bar over the epochs, on stderr.
+
+    Raises
+    ------
+    ValueError
+        If the training set is empty, ``epochs`` < 1, or ``weights`` does not hold one weight per
+        sample.
+    FloatingPointError
+        At the first epoch whose loss is NaN or infinite, saying what to try.
+
+    Examples
+    --------
+    >>> from dirlearn.lab.datasets import diamonds
+    >>> from dirlearn.lab.models import Regressor, table_encoder
+    >>> result = fit(Regressor(table_encoder(9), 4000.0, 4000.0), diamonds(500), seed=0, epochs=3)
+    >>> result.best_epoch, [sorted(epoch) for epoch in result.history[:1]]
+    (2, [['epoch', 'train_loss', 'val_error']])
+    """
+    train = data.train
+    if len(train) == 0:
+        raise ValueError("the training set is empty")
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    weights = torch.ones(len(train)) if weights is None else weights.detach().float()
+    if weights.shape != (len(train),):
+        raise ValueError(
+            f"weights must hold one weight per training sample, shape ({len(train)},), "
+            f"got {tuple(weights.shape)}"
+        )
+    started = time.perf_counter()
+    fabric = fabric or Fabric(accelerator="auto", devices=1)
+    generator = torch.Generator().manual_seed(seed)
+    sampler = BatchSampler(RandomSampler(train.y, generator=generator), batch_size, drop_last=False)
+    # A batch is one indexing of the whole tensors: no loop over samples, no collation.
+    loader = fabric.setup_dataloaders(
+        DataLoader(TensorDataset(train.x, train.y, weights), sampler=sampler, batch_size=None)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
+    draws = torch.Generator(fabric.device).manual_seed(seed)
+
+    result, best, best_state = Fit(model, best_epoch=-1), math.inf, {}
+    for epoch in trange(epochs, desc="epochs", disable=not progress, leave=False):
+        wrapped.train()
+        total = torch.zeros((), device=fabric.device)
+        for x, y, w in loader:
+            batch = x if augment is None else augment(x, draws)
+            value = loss(wrapped(batch), y, w)
+            optimizer.zero_grad(set_to_none=True)
+            fabric.backward(value)
+            optimizer.step()
+            schedule.step()
+            total += value.detach() * len(y)
+        train_loss = torch.as_tensor(fabric.all_reduce(total, reduce_op="sum")).item() / len(train)
+        if not math.isfinite(train_loss):
+            raise FloatingPointError(
+                f"the training loss became {train_loss} in epoch {epoch}; try a lower "
+                f"learning_rate (now {learning_rate:g}), cap the weights (largest now "
+                f"{float(weights.max()):.3g}) with clip=, or look for NaN in the inputs"
+            )
+        error = float(val_error(predict(wrapped, data.val.x), data.val.y))
+        result.history.append({"epoch": epoch, "train_loss": train_loss, "val_error": error})
+        if error < best:
+            best, result.best_epoch = error, epoch
+            best_state = deepcopy(model.state_dict())
+    if best_state:
+        model.load_state_dict(best_state)
+    model.eval()
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
+    """Predictions in evaluation mode, on the CPU in ``float32``, a batch at a time.
+
+    Examples
+    --------
+    >>> predict(nn.Linear(2, 1), torch.zeros(5, 2)).shape
+    torch.Size([5, 1])
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    return torch.cat([model(part.to(device)).float().cpu() for part in torch.split(x, batch_size)])
+
+
+def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:
+    """Move each image of shape (N, C, H, W) by up to ``pixels`` each way; what leaves is lost.
+
+    Examples
+    --------
+    >>> image = torch.zeros(1, 1, 5, 5)
+    >>> image[0, 0, 2, 2] = 1
+    >>> shift(image, torch.Generator().manual_seed(0), pixels=1).sum()
+    tensor(1.)
+    """
+    n, _, height, width = images.shape
+    padded = nn.functional.pad(images, (pixels,) * 4)
+    moves = torch.randint(
+        2 * pixels + 1, (2, n, 1), generator=generator, device=generator.device
+    ).to(images.device)
+    rows = moves[0] + torch.arange(height, device=images.device)
+    columns = moves[1] + torch.arange(width, device=images.device)
+    sample = torch.arange(n, device=images.device)
+    # Indexing around the channel axis puts it last; bring it back.
+    moved = padded[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)

@@ -1,0 +1,135 @@
+"""Regression losses with a weight per sample."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def weighted_mse(
+    pred: Tensor, target: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    r"""Weighted squared error, :math:`\frac1m \sum_i w_i (\hat y_i - y_i)^2`.
+
+    The mean divides by the number of samples, not by the sum of the weights: weights of mean 1 over
+    the training set then keep each sample's share the same in every batch.
+
+    Parameters
+    ----------
+    pred, target : tensors of one shape
+        Predictions and targets, floating point.
+    weight : tensor of the same shape, optional
+        One weight per target, such as :func:`dirlearn.lds_weights` gives; all 1 by default.
+    reduction : {"mean", "sum", "none"}
+        As in :mod:`torch.nn`.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a batch is empty, or ``reduction`` is unknown.
+    TypeError
+        If an argument is not a floating-point tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weighted_mse(torch.tensor([1.0, 5.0]), torch.tensor([0.0, 3.0]), torch.tensor([0.5, 1.5]))
+    tensor(3.2500)
+
+    Used in the chapter *Label distribution smoothing*.
+    """
+    _check(pred, target, weight)
+    return _reduced(F.mse_loss(pred, target, reduction="none"), weight, reduction)
+
+
+def weighted_l1(
+    pred: Tensor, target: Tensor, weight: Tensor | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    r"""Weighted absolute error, :math:`\frac1m \sum_i w_i |\hat y_i - y_i|`.
+
+    Parameters, errors and the meaning of the mean are those of :func:`weighted_mse`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weighted_l1(torch.tensor([1.0, 5.0]), torch.tensor([0.0, 3.0]), torch.tensor([0.5, 1.5]))
+    tensor(1.7500)
+
+    Used in the chapter *Label distribution smoothing*.
+    """
+    _check(pred, target, weight)
+    return _reduced(F.l1_loss(pred, target, reduction="none"), weight, reduction)
+
+
+def weighted_huber(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    beta: float = 1.0,
+) -> Tensor:
+    r"""Weighted Huber loss as Yang et al. scale it: quadratic below ``beta``, of slope 1 above.
+
+    .. math::
+        \ell(e) = \begin{cases} e^2 / 2\beta & |e| < \beta \\ |e| - \beta/2 & \text{else}\end{cases}
+
+    This is :func:`torch.nn.functional.smooth_l1_loss`; torch's ``huber_loss`` is ``beta`` times it.
+    Further parameters, errors and the meaning of the mean are those of :func:`weighted_mse`.
+
+    Parameters
+    ----------
+    beta : float
+        Error at which the loss turns linear, in the unit of the target. Default 1 (released code
+        of Yang et al. 2021 for ages).
+
+    Raises
+    ------
+    ValueError
+        If ``beta`` is not positive; and as :func:`weighted_mse`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weighted_huber(torch.tensor([0.5, 5.0]), torch.tensor([0.0, 3.0]), reduction="none")
+    tensor([0.1250, 1.5000])
+
+    Used in the chapter *Label distribution smoothing*.
+    """
+    _check(pred, target, weight)
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, got {beta}")
+    return _reduced(F.smooth_l1_loss(pred, target, reduction="none", beta=beta), weight, reduction)
+
+
+def _check(pred: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    for name, value in (("pred", pred), ("target", target), ("weight", weight)):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be floating point, got {value.dtype}; call .float()")
+        if value.shape != pred.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, pred has {tuple(pred.shape)}; "
+                "give both one shape (squeeze or unsqueeze a trailing 1), for broadcasting "
+                "would pair every prediction with every target"
+            )
+    if pred.numel() == 0:
+        raise ValueError("the batch is empty, and its mean loss is undefined")
+
+
+def _reduced(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
+    if weight is not None:
+        loss = loss * weight
+    if reduction == "mean":
+        return loss.mean()
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "none":
+        return loss
+    raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')

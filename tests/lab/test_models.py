@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dirlearn.lab.models import Classifier, Regressor, conv_encoder, table_encoder
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 28, 56), (1, 17, 19)])
+def test_prediction_is_the_scaled_head_of_the_features(shape):
+    model = Regressor(conv_encoder(16), offset=50.0, scale=25.0).eval()
+    x = torch.rand(5, *shape)
+    features = model.encoder(x)
+    assert features.shape == (5, 16)
+    expected = 50 + 25 * (features @ model.head.weight.T + model.head.bias)[:, 0]
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_classifier_gives_a_logit_per_class():
+    model = Classifier(table_encoder(3, 8), classes=4).eval()
+    x = torch.rand(5, 3)
+    torch.testing.assert_close(model(x), model.head(model.encoder(x)))
+    assert model(x).shape == (5, 4)
+
+
+def test_a_single_sample_keeps_its_dimension():
+    assert Regressor(table_encoder(3), 0.0, 1.0)(torch.rand(1, 3)).shape == (1,)
+
+
+def test_gradient_reaches_every_parameter():
+    model = Regressor(conv_encoder(), 0.0, 1.0)
+    model(torch.rand(8, 1, 28, 28)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from dirlearn.bins import Bins
+from dirlearn.lab.datasets import Dataset, Split
+from dirlearn.lab.models import Regressor, table_encoder
+from dirlearn.lab.training import fit, predict, shift
+from dirlearn.losses import weighted_l1, weighted_mse
+
+
+def line(n=256, noise=0.0):
+    """Targets on a plane, y = 3 a - 2 b + 1."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n + 128, 2, generator=generator)
+    y = x @ torch.tensor([3.0, -2.0]) + 1 + noise * torch.randn(n + 128, generator=generator)
+    parts = [Split(x[s], y[s]) for s in (slice(n), slice(n, n + 64), slice(n + 64, None))]
+    return Dataset("line", *parts, bins=Bins.uniform(-20, 20, 1), unit="", provenance="made here")
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return Regressor(table_encoder(2, 8), offset=0.0, scale=1.0)
+
+
+def weights_of(network):
+    return torch.cat([p.detach().flatten().cpu() for p in network.parameters()])
+
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, x):
+        return self.layer(x).squeeze(-1)
+
+
+def test_it_learns():
+    data = line()
+    result = fit(Linear(), data, seed=0, epochs=60, learning_rate=0.1, loss=weighted_mse)
+    assert nn.functional.l1_loss(predict(result.model, data.test.x), data.test.y) < 0.05
+
+
+def test_it_equals_a_plain_loop():
+    """Same batches, Adam and cosine, written out; full batches make the order irrelevant."""
+    data, epochs = line(), 5
+    network = Linear()
+    reference = copy.deepcopy(network)
+    weight = torch.linspace(0.5, 1.5, len(data.train))
+    fit(network, data, seed=0, weights=weight, epochs=epochs, batch_size=1000, learning_rate=0.1)
+
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.1)
+    best, best_state = np.inf, None
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * epoch / epochs))
+        loss = (weight * (reference(data.train.x) - data.train.y).abs()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        error = (reference(data.val.x) - data.val.y).abs().mean().item()
+        if error < best:
+            best, best_state = error, copy.deepcopy(reference.state_dict())
+    reference.load_state_dict(best_state)
+    torch.testing.assert_close(weights_of(network), weights_of(reference), rtol=1e-4, atol=1e-5)
+
+
+def test_same_seed_same_weights_and_another_seed_others():
+    runs = [fit(model(), line(), seed=s, epochs=2).model for s in (0, 0, 1)]
+    torch.testing.assert_close(weights_of(runs[0]), weights_of(runs[1]), rtol=0, atol=0)
+    assert not torch.equal(weights_of(runs[0]), weights_of(runs[2]))
+
+
+def test_batches_are_paired_across_methods():
+    """The order of batches depends on the seed alone, not on the weights or the loss."""
+    seen = []
+
+    def spying(pred, target, weight):
+        seen[-1].append(target.detach().clone())
+        return weighted_l1(pred, target, weight)
+
+    for weights in (None, torch.linspace(0.1, 2.0, 256)):
+        seen.append([])
+        fit(model(), line(), seed=5, weights=weights, loss=spying, epochs=2)
+    assert len(seen[0]) == len(seen[1]) == 8
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+    assert not torch.equal(torch.cat(seen[0][:4]), torch.cat(seen[0][4:]))  # reshuffled
+
+
+def test_each_sample_meets_its_own_weight():
+    data = line()
+
+    def checking(pred, target, weight):
+        torch.testing.assert_close(weight, 2 * target)
+        return weighted_l1(pred, target, weight)
+
+    fit(model(), data, seed=0, weights=2 * data.train.y, loss=checking, epochs=1)
+
+
+def test_the_best_epoch_on_validation_is_kept_and_the_test_set_unread():
+    data = line()
+    object.__setattr__(data, "test", None)
+    errors = iter([3.0, 1.0, 2.0, 4.0])
+    snapshots = []
+    network = model()
+
+    def scripted(_pred, _target):
+        snapshots.append(weights_of(network))
+        return torch.tensor(next(errors))
+
+    result = fit(network, data, seed=0, epochs=4, val_error=scripted)
+    assert result.best_epoch == 1
+    assert [h["val_error"] for h in result.history] == [3.0, 1.0, 2.0, 4.0]
+    torch.testing.assert_close(weights_of(result.model), snapshots[1], rtol=0, atol=0)
+    assert not result.model.training
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_at_once_and_says_what_to_try(bad):
+    epochs = []
+
+    def diverging(pred, target, weight):
+        epochs.append(1)
+        return weighted_l1(pred, target, weight) * bad
+
+    with pytest.raises(FloatingPointError, match=r"in epoch 0; try a lower learning_rate"):
+        fit(model(), line(), seed=0, loss=diverging, epochs=50)
+    assert len(epochs) == 4  # one epoch of four batches
+
+
+@pytest.mark.parametrize("shape", [(255,), (256, 1)])
+def test_weights_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"one weight per training sample, shape \(256,\)"):
+        fit(model(), line(), seed=0, weights=torch.ones(shape))
+
+
+def test_an_empty_training_set_is_refused():
+    data = line()
+    object.__setattr__(data, "train", Split(torch.empty(0, 2), torch.empty(0)))
+    with pytest.raises(ValueError, match="training set is empty"):
+        fit(model(), data, seed=0)
+
+
+def test_no_epochs_are_refused():
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        fit(model(), line(), seed=0, epochs=0)
+
+
+def test_mixed_precision_trains_and_keeps_float32_weights(device):
+    fabric = Fabric(accelerator=device.type, devices=1, precision="bf16-mixed")
+    result = fit(model(), line(), seed=0, epochs=8, fabric=fabric, learning_rate=1e-2)
+    assert result.history[-1]["val_error"] < 0.6 * result.history[0]["val_error"]
+    assert all(p.dtype == torch.float32 for p in result.model.parameters())
+
+
+def test_augmentation_follows_the_seed_and_leaves_the_data_alone():
+    data = line()
+    before = data.train.x.clone()
+
+    def jitter(x, generator):
+        return x + torch.randn(x.shape, generator=generator, device=x.device)
+
+    runs = [fit(model(), data, seed=s, epochs=1, augment=jitter).model for s in (3, 3)]
+    plain = fit(model(), data, seed=3, epochs=1).model
+    torch.testing.assert_close(weights_of(runs[0]), weights_of(runs[1]), rtol=0, atol=0)
+    assert not torch.equal(weights_of(runs[0]), weights_of(plain))
+    torch.testing.assert_close(data.train.x, before, rtol=0, atol=0)
+
+
+def test_prediction_does_not_depend_on_the_batch_and_learns_nothing():
+    network = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+    x = torch.randn(50, 2)
+    before = copy.deepcopy(network.state_dict())
+    torch.testing.assert_close(predict(network, x, batch_size=7), predict(network, x, 50))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def _two_processes(fabric_rank_folder):
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    fabric.launch(_train_and_save, str(fabric_rank_folder))
+
+
+def _train_and_save(fabric, folder):
+    data = line()
+    result = fit(Linear(), data, seed=0, epochs=60, learning_rate=0.1, fabric=fabric)
+    torch.save(weights_of(result.model), f"{folder}/{fabric.global_rank}.pt")
+
+
+def test_two_processes_agree_and_learn(tmp_path):
+    _two_processes(tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(first, torch.tensor([3.0, -2.0, 1.0]), atol=0.1, rtol=0)
+
+
+def test_shift_moves_by_whole_pixels_each_image_its_own_way():
+    images = torch.zeros(200, 2, 9, 9)
+    images[:, 0, 4, 4], images[:, 1, 4, 4] = 1.0, 2.0
+    moved = shift(images, torch.Generator().manual_seed(0), pixels=2)
+    assert moved.shape == images.shape
+    where = moved[:, 0].flatten(1).argmax(dim=1)
+    assert (moved[:, 1].flatten(1).argmax(dim=1) == where).all()  # channels move together
+    rows, columns = where // 9 - 4, where % 9 - 4
+    assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
+    assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 25
+    assert float(moved.sum()) == 3 * 200

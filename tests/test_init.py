@@ -1,0 +1,73 @@
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dirlearn
+
+HEAVY = ["torchmetrics", "matplotlib", "pandas", "scipy.signal", "sklearn", "dirlearn.lab"]
+
+
+def python(code, *options):
+    """Run ``code`` in a fresh interpreter that finds the same packages as this one."""
+    path = f"import sys; sys.path[:] = {sys.path!r}\n"
+    return subprocess.run(
+        [sys.executable, *options, "-c", path + code], capture_output=True, text=True, check=True
+    )
+
+
+@pytest.mark.parametrize("name", dirlearn.__all__)
+def test_public_names_are_documented_with_an_example(name):
+    thing = getattr(dirlearn, name)
+    assert inspect.getdoc(thing)
+    if not inspect.ismodule(thing):
+        assert thing.__module__.startswith("dirlearn.")
+        assert re.search(r"^Examples\n-+\n(.|\n)*>>> ", inspect.getdoc(thing), re.MULTILINE)
+
+
+def test_all_is_sorted_without_repeats_and_shown_by_dir():
+    assert dirlearn.__all__ == sorted(set(dirlearn.__all__))
+    assert set(dirlearn.__all__) <= set(dir(dirlearn))
+
+
+def test_star_import_brings_every_public_name_and_no_other():
+    space = {}
+    exec("from dirlearn import *", space)  # a star import is allowed at module level only
+    del space["__builtins__"]
+    assert sorted(space) == dirlearn.__all__
+    assert space["shot_metrics"] is dirlearn.metrics.shot_metrics
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'dirlearn' has no attribute 'lds_weight'"):
+        dirlearn.lds_weight  # noqa: B018
+
+
+def test_version_is_that_of_the_metadata():
+    pyproject = Path(__file__).parents[1] / "pyproject.toml"
+    assert f'version = "{dirlearn.__version__}"' in pyproject.read_text()
+
+
+def test_import_is_light_and_metrics_load_on_demand():
+    run = python(
+        f"""
+import json, sys
+import numpy, torch
+import dirlearn
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+dirlearn.ShotMetrics
+print(json.dumps([heavy, "torchmetrics" in sys.modules]))
+""",
+        "-X",
+        "importtime",
+    )
+    heavy, on_demand = json.loads(run.stdout)
+    assert heavy == []
+    assert on_demand
+    # "import time: self | cumulative | name", microseconds; numpy and torch were there already
+    cumulative = re.search(r"\|\s*(\d+) \| dirlearn$", run.stderr, re.MULTILINE)
+    assert int(cumulative[1]) < 300_000
