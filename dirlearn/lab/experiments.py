@@ -1,14 +1,8 @@
-"""The studies that the book reports, each one command to redo.
-
-``python -m dirlearn.lab.experiments lds_rough --jobs 2`` trains what is missing and writes the
-record to ``data/results/``; without a name it lists the studies.
-"""
+"""The studies that the book reports; ``python -m dirlearn.lab`` redoes them."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,34 +154,3 @@ def record(name: str) -> Results:
     if name not in STUDIES:
         raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")
     return Results.load(data_folder() / "results" / name)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Train what a study lacks and write its record."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dirlearn.lab.experiments", description="Redo a recorded study of the book."
-    )
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(STUDIES)}")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("_build/studies"),
-        help="folder for finished runs, from which an interrupted study goes on",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=data_folder() / "results", help="folder for the records"
-    )
-    options = parser.parse_args(arguments)
-    unknown = set(options.names) - set(STUDIES)
-    if unknown or not options.names:
-        parser.error(f"name one or more of {', '.join(STUDIES)}")
-    for name in options.names:
-        results = STUDIES[name].execute(options.runs / name, n_jobs=options.jobs)
-        results.save(options.out / name)
-        print(f"{name}: written to {options.out / name}.npz, .csv and .json")
-        print(results.summary())
-
-
-if __name__ == "__main__":
-    main()

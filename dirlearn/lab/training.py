@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
-from tqdm.auto import trange
+from tqdm import trange
 
 from dirlearn.lab.datasets import Dataset
 from dirlearn.losses import weighted_l1
