@@ -31,6 +31,8 @@ def to_numpy(values: Any, name: str) -> Array:
         values = values.detach().cpu()
         if values.dtype == torch.bfloat16:
             values = values.float()
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; call .compressed()")
     array = np.asarray(values)
     if array.size == 0 and not hasattr(values, "dtype"):  # an empty list has no type to refuse
         return array.astype(np.float64)
@@ -62,13 +64,25 @@ def floating_like(result: Array, reference: ArrayT) -> ArrayT:
     >>> floating_like(np.array([0.5]), np.zeros(1, np.float16)).dtype
     dtype('float16')
     """
-    if isinstance(reference, Tensor):
-        floating = reference.is_floating_point()
-        return like(result, reference).to(
-            reference.dtype if floating else torch.get_default_dtype()
+    with np.errstate(over="ignore"):  # said better below
+        if isinstance(reference, Tensor):
+            floating = reference.is_floating_point()
+            dtype = reference.dtype if floating else torch.get_default_dtype()
+            cast = torch.from_numpy(np.ascontiguousarray(result)).to(dtype)
+            _check_range(result, cast.double().numpy(), dtype)
+            return cast.to(reference.device)
+        kind = np.asarray(reference).dtype
+        array = result.astype(kind if kind.kind == "f" else np.float64, copy=False)
+        _check_range(result, array, array.dtype)
+        return array
+
+
+def _check_range(before: Array, after: Array, dtype: Any) -> None:
+    if (np.isfinite(before) & ~np.isfinite(after)).any():
+        raise ValueError(
+            f"{np.abs(before[np.isfinite(before)]).max():.3g} is beyond the range of {dtype}; "
+            "pass a wider type, such as float32"
         )
-    kind = np.asarray(reference).dtype
-    return result.astype(kind if kind.kind == "f" else np.float64, copy=False)
 
 
 def look_up(table: Array, index: ArrayT, reference: ArrayT) -> ArrayT:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -98,8 +100,7 @@ class Bins:
         ValueError: the range [-2, 16] is not a whole number of widths 4; end at 14 or 18
         """
         for name, value in (("low", low), ("high", high), ("width", width)):
-            if not np.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}")
+            _check_number(name, value)
         if not width > 0:
             raise ValueError(f"width must be positive, got {width}")
         if not high > low:
@@ -131,7 +132,7 @@ class Bins:
         array([0., 2., 4., 6., 8.])
         """
         labels = _distinct_labels(y)
-        if n < 1:
+        if operator.index(n) < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         # np.quantile's positions are off by a rounding, which moves a label across its own edge.
         whole, part = np.divmod(np.arange(n + 1) * (labels.size - 1), n)
@@ -259,9 +260,9 @@ class Bins:
 
     def _refusal(self, number: int, low: float, high: float) -> ValueError:
         return ValueError(
-            f"{number} labels lie outside [{self.edges[0]:g}, {self.edges[-1]:g}] (they span "
-            f'{low:g} to {high:g}); widen the edges, or use outside="clip" to count them in the '
-            "edge bins"
+            f"{number} of the labels lie outside [{self.edges[0]:g}, {self.edges[-1]:g}] (all "
+            f'span {low:g} to {high:g}); widen the edges, or use outside="clip" to count them in '
+            "the edge bins"
         )
 
     def counts(self, y: ArrayT) -> ArrayT:
@@ -312,6 +313,13 @@ class Bins:
         return np.array(REGIONS).take(region)
 
 
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not np.isfinite(float(value)):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
 def _distinct_labels(y: Any) -> Array:
     """Labels to lay bins over, flat and in float64: finite, and at least two distinct values."""
     labels = to_numpy(y, "y").astype(np.float64).reshape(-1)
@@ -359,3 +367,16 @@ def _even_index(y: Array, edges: Array, out: Array) -> None:
     out += y >= edges.take(out + 1)
     out -= y < edges.take(out)
     np.clip(out, 0, last, out=out)  # labels outside, and the last bin, which is closed
+
+
+def check_bins(bins: Any) -> None:
+    """Refuse what is not a :class:`Bins`, such as bare edges or arguments in another order.
+
+    Examples
+    --------
+    >>> check_bins([0, 1, 2])
+    Traceback (most recent call last):
+    TypeError: bins must be a dirlearn.Bins, got list
+    """
+    if not isinstance(bins, Bins):
+        raise TypeError(f"bins must be a dirlearn.Bins, got {type(bins).__name__}")

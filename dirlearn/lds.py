@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dirlearn.arrays import Array, ArrayT, check_finite, floating_like, look_up, to_numpy
-from dirlearn.bins import Bins
+from dirlearn.bins import Bins, check_bins
 from dirlearn.kernels import Kernel, kernel_window
 
 
@@ -108,16 +108,13 @@ def inverse_weights(
     empty = array == 0
     if (samples[empty] > 0).any():
         raise ValueError(
-            f"{int((samples[empty] > 0).sum())} bins hold samples but have density zero; "
+            f"{int((samples[empty] > 0).sum())} of the bins hold samples but have density zero; "
             "use a kernel that is positive in its middle"
         )
     if not samples.sum() > 0:
         raise ValueError("there is nothing to weigh: every bin is empty")
     if clip is not None:
-        low, high = clip
-        if not 0 < low <= high:
-            raise ValueError(f"clip must be (low, high) with 0 < low <= high, got {clip}")
-        array = np.clip(array, low, high)
+        array = np.clip(array, *check_clip(clip))
     # Divide by the smallest density first: powers of huge or tiny densities then stay in range.
     scale = array[~empty].min()
     with np.errstate(over="ignore"):  # beyond the range of floats the weight is 0
@@ -176,14 +173,29 @@ def lds_weights(
 
     Derived in the chapter *Label distribution smoothing*.
     """
-    if not isinstance(bins, Bins):
-        raise TypeError(f"bins must be a dirlearn.Bins, got {type(bins).__name__}")
+    check_bins(bins)
     index = bins.index(y)
     counts = to_numpy(bins._count(index), "counts")
     if not counts.any():
         raise ValueError("y is empty: there is no label to weigh")
     density = counts if kernel is None else effective_density(counts, kernel, size, sigma)
     return look_up(inverse_weights(density, power, clip, counts), index, y)
+
+
+def check_clip(clip: Any) -> tuple[float, float]:
+    """Return ``clip`` if it is two limits with 0 < low <= high.
+
+    Examples
+    --------
+    >>> check_clip(5)
+    Traceback (most recent call last):
+    ValueError: clip must be (low, high) with 0 < low <= high, got 5
+    """
+    if np.shape(clip) == (2,):
+        low, high = clip
+        if 0 < low <= high:
+            return low, high
+    raise ValueError(f"clip must be (low, high) with 0 < low <= high, got {clip}")
 
 
 def _checked_counts(values: Any, name: str) -> Array:

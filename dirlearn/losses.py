@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -33,6 +34,11 @@ def weighted_mse(
         If shapes differ, a batch is empty, or ``reduction`` is unknown.
     TypeError
         If an argument is not a floating-point tensor.
+
+    Notes
+    -----
+    NaN is passed on, not looked for: looking would stall an accelerator at every step. Look at the
+    loss once an epoch.
 
     Examples
     --------
@@ -89,7 +95,7 @@ def weighted_huber(
     Raises
     ------
     ValueError
-        If ``beta`` is not positive; and as :func:`weighted_mse`.
+        If ``beta`` is not positive and finite; and as :func:`weighted_mse`.
 
     Examples
     --------
@@ -100,8 +106,8 @@ def weighted_huber(
     Used in the chapter *Label distribution smoothing*.
     """
     _check(pred, target, weight)
-    if not beta > 0:
-        raise ValueError(f"beta must be positive, got {beta}")
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be positive and finite, got {beta}")
     return _reduced(F.smooth_l1_loss(pred, target, reduction="none", beta=beta), weight, reduction)
 
 
@@ -125,7 +131,7 @@ def _check(pred: Tensor, target: Tensor, weight: Tensor | None) -> None:
 
 def _reduced(loss: Tensor, weight: Tensor | None, reduction: Reduction) -> Tensor:
     if weight is not None:
-        loss = loss * weight
+        loss = loss * weight.to(loss.dtype)
     if reduction == "mean":
         return loss.mean()
     if reduction == "sum":

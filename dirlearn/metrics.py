@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from dirlearn.arrays import Array, ArrayT, check_finite, floating_like, to_numpy
-from dirlearn.bins import REGIONS, Bins
+from dirlearn.bins import REGIONS, Bins, check_bins
 
 Figures = dict[str, dict[str, float]]
 
@@ -32,7 +32,7 @@ def geometric_mean_error(pred: Any, target: Any, epsilon: float = 0.0) -> float:
     Raises
     ------
     ValueError
-        If shapes differ, nothing is given, or a value is NaN or infinite.
+        If shapes differ, nothing is given, a value is NaN or infinite, or ``epsilon`` is negative.
 
     Examples
     --------
@@ -41,6 +41,8 @@ def geometric_mean_error(pred: Any, target: Any, epsilon: float = 0.0) -> float:
 
     Used in the chapter *Imbalance in continuous targets*.
     """
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be 0 or more, got {epsilon}")
     errors = _absolute_errors(pred, target)
     with np.errstate(divide="ignore"):  # log 0 = -inf is meant: its exponential is 0
         return float(np.exp(np.log(errors + epsilon).mean()))
@@ -188,6 +190,7 @@ def _absolute_errors(pred: Any, target: Any) -> Array:
 
 def _update(pred: Any, target: Any, bins: Bins) -> Array:
     """Sums per bin from which every figure follows: count, |e|, e^2 and log |e|; shape (4, K)."""
+    check_bins(bins)
     errors = _absolute_errors(pred, target)
     index = to_numpy(bins.index(target), "index").reshape(-1)  # in the target's own precision
     with np.errstate(divide="ignore", over="ignore"):  # e^2 of a huge error is infinite

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 
 from dirlearn.arrays import Array, ArrayT, look_up, to_numpy
-from dirlearn.bins import Bins
+from dirlearn.bins import Bins, check_bins
 from dirlearn.kernels import _check_size
 from dirlearn.kernels import kernel_window as _paper_window
+from dirlearn.lds import check_clip
 
 KernelName = Literal["gaussian", "triangular", "laplace"]
 
@@ -91,7 +92,8 @@ def reweight(
     Raises
     ------
     ValueError
-        If ``y`` is empty, NaN or infinite, or a window cannot be built.
+        If ``y`` is empty, NaN or infinite, ``power`` is not positive, ``clip`` is not
+        0 < low <= high, or a window cannot be built.
 
     Examples
     --------
@@ -103,11 +105,14 @@ def reweight(
     """
     from scipy.ndimage import convolve1d
 
+    check_bins(bins)
+    if not (power > 0 and np.isfinite(power)):
+        raise ValueError(f"power must be positive, such as 1 or 0.5, got {power}")
     index = bins.index(y)
     counts = to_numpy(bins._count(index), "counts")
     if not counts.any():
         raise ValueError("y is empty: there is no label to weigh")
-    values = counts if clip is None else np.clip(counts, *clip).astype(counts.dtype)
+    values = counts if clip is None else np.clip(counts, *check_clip(clip)).astype(counts.dtype)
     if power != 1:
         values = values**power
     if kernel is not None:

@@ -139,3 +139,15 @@ def test_check_finite_counts_what_is_wrong(bad, dtype):
 )
 def test_check_finite_passes_finite_values(values):
     assert check_finite(values, "y") is None
+
+
+def test_masked_arrays_are_refused():
+    with pytest.raises(TypeError, match="mask would be lost"):
+        to_numpy(np.ma.array([1.0, 2.0], mask=[0, 1]), "y")
+
+
+@pytest.mark.parametrize("half", [np.zeros(1, np.float16), torch.zeros(1, dtype=torch.float16)])
+def test_a_value_beyond_a_narrow_type_is_refused(half):
+    with pytest.raises(ValueError, match=r"1e\+05 is beyond the range of .*float16; pass a wider"):
+        floating_like(np.array([1.0, 1e5]), half)
+    assert np.isinf(np.asarray(floating_like(np.array([np.inf]), half))).all()

@@ -230,7 +230,7 @@ def test_inverse_weights_keep_kind_dtype_and_device(dtype, device):
         ([1, 2], {"counts": [1, 2, 3]}, r"shape of density, \(2,\), got \(3,\)"),
         ([1, 2], {"counts": [[1, 2]]}, r"counts must hold one number per bin"),
         ([1, 2], {"counts": [1, -1]}, "counts must not be negative"),
-        ([0, 2], {"counts": [1, 1]}, "1 bins hold samples but have density zero"),
+        ([0, 2], {"counts": [1, 1]}, "1 of the bins hold samples but have density zero"),
     ],
     ids=str,
 )
@@ -392,7 +392,7 @@ def test_bad_labels_are_refused(y, words, device):
 
 def test_other_bad_arguments_are_refused():
     y, bins = np.array([0.5, 1.5]), Bins([0, 1, 2], outside="error")
-    with pytest.raises(ValueError, match="1 labels lie outside"):
+    with pytest.raises(ValueError, match="1 of the labels lie outside"):
         lds_weights(np.array([0.5, 2.5]), bins)
     with pytest.raises(TypeError, match=r"bins must be a dirlearn\.Bins, got list"):
         lds_weights(y, [0, 1, 2])
@@ -406,3 +406,15 @@ def test_other_bad_arguments_are_refused():
         lds_weights(y, bins, power=-0.5)
     with pytest.raises(ValueError, match="positive in its middle"):
         lds_weights(np.array([1.5]), Bins(range(4)), kernel=[1, 0, 1])
+
+
+@pytest.mark.parametrize("clip", [5, (1, 2, 3), (0, 5), (10, 1)])
+def test_bad_clips_are_refused(clip):
+    with pytest.raises(ValueError, match=r"clip must be \(low, high\) with 0 < low <= high"):
+        inverse_weights(np.array([1, 2]), clip=clip)
+
+
+def test_weights_beyond_half_precision_are_refused():
+    y = torch.cat([torch.zeros(300_000), torch.ones(1)]).half()
+    with pytest.raises(ValueError, match=r"beyond the range of torch\.float16"):
+        lds_weights(y, Bins([-0.5, 0.5, 1.5]), power=1.0, kernel=None)

@@ -264,7 +264,7 @@ def test_bad_train_counts_are_refused(make, counts):
 
 def test_targets_outside_bins_that_refuse_them():
     bins = Bins(BINS.edges, outside="error")
-    with pytest.raises(ValueError, match="1 labels lie outside"):
+    with pytest.raises(ValueError, match="1 of the labels lie outside"):
         shot_metrics([1.0], [7.0], TRAIN, bins)
 
 
@@ -386,3 +386,10 @@ def test_two_processes_compute_what_one_does(tmp_path):
     expected = shot_metrics(*sample(), TRAIN, BINS)
     assert_same_figures(figures, expected)
     assert_same_figures(pickle.loads(answer.read_bytes()), expected)
+
+
+def test_swapped_arguments_and_negative_epsilon_are_refused():
+    with pytest.raises(TypeError, match=r"bins must be a dirlearn\.Bins"):
+        balanced_mae([0.5], [0.5], np.array([1, 2]))
+    with pytest.raises(ValueError, match="epsilon must be 0 or more"):
+        geometric_mean_error([0.5], [0.5], epsilon=-1.0)

@@ -230,3 +230,16 @@ def test_the_released_order_raises_tail_weights_on_agedb_by_up_to_1_65():
     assert_allclose(
         reweight(ages, Bins.uniform(0, 121, 1), 0.5, None, "gaussian"), released[ages], rtol=1e-9
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clip": (10, 1)}, "clip must be"),
+        ({"power": -1.0}, "power must be positive"),
+        ({"bins": [0, 1, 2]}, "bins must be a dirlearn.Bins"),
+    ],
+)
+def test_reweight_checks_its_arguments(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        reweight(np.array([0.5]), **{"bins": Bins([0, 1, 2]), **arguments})

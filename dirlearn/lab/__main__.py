@@ -14,7 +14,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m dirlearn.lab", description="Redo a recorded study of the book."
     )
-    parser.add_argument("names", nargs="+", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES))
+    parser.add_argument(
+        "names", nargs="+", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES)
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument(
         "--runs",

@@ -36,6 +36,13 @@ KERNELS: dict[str, dict[str, Any]] = {
     "boxcar 9": {"power": 1.0, "kernel": "boxcar", "size": 9},
 }
 
+CLIPS: dict[str, dict[str, Any]] = {
+    "INV": SCHEMES["INV"],
+    "INV, clip": {**SCHEMES["INV"], "clip": [5, 1000]},
+    "INV+LDS": SCHEMES["INV+LDS"],
+    "INV+LDS, clip": {**SCHEMES["INV+LDS"], "clip": [5, 1000]},
+}
+
 
 def train_digits(
     method: Mapping[str, Any], seed: int, *, density: str = "agedb", epochs: int = 15
@@ -132,6 +139,7 @@ STUDIES: dict[str, Study] = {
         Study("lds_rough", train_digits, SCHEMES, range(20), ANGLES, {"density": "rough"}),
         Study("lds_smooth", train_digits, SCHEMES, range(20), ANGLES, {"density": "agedb"}),
         Study("lds_kernels", train_digits, KERNELS, range(20, 30), ANGLES, {"density": "rough"}),
+        Study("lds_clip", train_digits, CLIPS, range(30, 40), ANGLES, {"density": "rough"}),
         Study("density_angles", train_task, {"angles": {"task": "angles"}}, range(10), ANGLES),
         Study("density_classes", train_task, {"classes": {"task": "classes"}}, range(10), ANGLES),
     )
