@@ -19,8 +19,6 @@ if TYPE_CHECKING:
         shot_metrics,
     )
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Bins",
     "ShotMetrics",
@@ -45,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from dirlearn import metrics
 
         return getattr(metrics, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("dirlearn")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,3 +1,4 @@
+import importlib.metadata
 import inspect
 import json
 import re
@@ -71,3 +72,7 @@ print(json.dumps([heavy, "torchmetrics" in sys.modules]))
     # "import time: self | cumulative | name", microseconds; numpy and torch were there already
     cumulative = re.search(r"\|\s*(\d+) \| dirlearn$", run.stderr, re.MULTILINE)
     assert int(cumulative[1]) < 300_000
+
+
+def test_version_is_that_of_the_installation():
+    assert dirlearn.__version__ == importlib.metadata.version("dirlearn")

@@ -17,7 +17,7 @@ from dirlearn.arrays import to_numpy
 from dirlearn.bins import REGIONS, Bins
 from dirlearn.lab.study import Results
 
-# Okabe and Ito (2008): told apart with every common colour blindness, and in grey.
+# Okabe and Ito (2008): told apart with every common colour blindness.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 REGION_COLORS = {"many": "#0072B2", "medium": "#56B4E9", "few": "#E69F00", "zero": "#D55E00"}
 INK, FAINT = "#333333", "#BBBBBB"
@@ -184,7 +184,7 @@ def comparison(
     axes: Iterable[Axes],
     regions: Iterable[str] = ("all", "many", "medium", "few", "zero"),
     methods: Iterable[str] | None = None,
-    metric: str = "MAE",
+    metric: str = "mae",
     unit: str = "",
 ) -> None:
     """Paired differences from ``baseline`` with 95 % intervals, one panel for each region.

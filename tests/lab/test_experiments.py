@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dirlearn.bins import Bins
+from dirlearn.lab import __main__ as command
+from dirlearn.lab.datasets import digit_density
+from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
+from dirlearn.lab.results import Results
+from dirlearn.lab.study import Run, Study
+from dirlearn.lds import lds_weights
+
+each_study = pytest.mark.parametrize("name", STUDIES)
+
+# ---- the records
+
+
+@each_study
+def test_record_is_of_the_study_as_it_stands(name):
+    study, results = STUDIES[name], record(name)
+    assert results.methods == tuple(study.methods)
+    assert results.seeds == study.seeds
+    assert results.bins == study.bins
+    assert results.provenance["settings"] == dict(study.settings)
+    assert results.provenance["methods"] == json.loads(json.dumps(study.methods))
+
+
+@each_study
+def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
+    """To within half a degree (or half a class): another processor rounds otherwise."""
+    study = STUDIES[name]
+    method, seed = list(study.methods)[-1], study.seeds[3]
+    live = study.subset([method], [seed]).execute(tmp_path, progress=False)
+    there = record(name)
+    row, column = there.methods.index(method), there.seeds.index(seed)
+    np.testing.assert_array_equal(live.train_counts[0, 0], there.train_counts[row, column])
+    if name == "density_classes":
+        rates = [
+            (p != there.target).mean() for p in (live.predictions, there.predictions[row, column])
+        ]
+        assert abs(rates[0] - rates[1]) < 0.05
+    else:
+        assert abs(live.agreement(there)["difference"][0]) < 0.5
+
+
+@pytest.mark.parametrize("name", ["lds_rough", "lds_smooth"])
+def test_recorded_methods_share_data_and_differ_in_predictions(name):
+    results = record(name)
+    assert (results.train_counts == results.train_counts[:1]).all()
+    first, *others = results.predictions
+    assert all((first != other).mean() > 0.5 for other in others)
+
+
+def test_unknown_record_lists_the_known():
+    with pytest.raises(ValueError, match="lds_rough, lds_smooth"):
+        record("lds")
+
+
+# ---- the runs
+
+
+def test_a_run_follows_from_its_seed(monkeypatch):
+    settings = {"power": 1.0, "kernel": "gaussian"}
+    first, again = (train_digits(settings, 3, density="agedb", epochs=1) for _ in range(2))
+    np.testing.assert_array_equal(first.prediction, again.prediction)
+    np.testing.assert_array_equal(first.train_counts, digit_density("agedb"))
+
+
+def test_methods_of_one_seed_share_everything_but_the_weights(monkeypatch):
+    calls = []
+
+    def spy(model, data, *, seed, weights, **_):
+        calls.append((model.state_dict(), data, seed, weights))
+        raise InterruptedError
+
+    monkeypatch.setattr("dirlearn.lab.experiments.fit", spy)
+    for power in (0.0, 1.0):
+        with pytest.raises(InterruptedError):
+            train_digits({"power": power, "kernel": None}, 5)
+    (state, data, seed, flat), (other_state, other_data, other_seed, steep) = calls
+    assert all((state[k] == other_state[k]).all() for k in state)
+    assert (data.train.x == other_data.train.x).all()
+    assert seed == other_seed == 5
+    assert (flat == 1).all()
+    expected = lds_weights(data.train.y, data.bins, power=1.0, kernel=None)
+    assert (steep == expected).all()
+
+
+def test_both_tasks_learn_the_same_counts():
+    angles = train_task({"task": "angles"}, 0, epochs=1)
+    classes = train_task({"task": "classes"}, 0, epochs=1)
+    np.testing.assert_array_equal(angles.train_counts, spiky_density(0))
+    np.testing.assert_array_equal(np.sort(classes.train_counts), np.sort(spiky_density(0)))
+    assert not np.array_equal(classes.train_counts, spiky_density(0))  # dealt out at random
+
+
+# ---- the command
+
+
+def made_up(method, seed):
+    return Run([0.5, 1.5], [0.5 + method["off"], 1.5], [5, 5])
+
+
+def test_command_writes_the_record_and_says_where(monkeypatch, tmp_path, capsys):
+    study = Study("tiny", made_up, {"a": {"off": 0.0}, "b": {"off": 1.0}}, [0, 1], Bins([0, 1, 2]))
+    monkeypatch.setattr(command, "STUDIES", {"tiny": study})
+    command.main(["tiny", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    assert Results.load(tmp_path / "out" / "tiny").methods == ("a", "b")
+    assert str(tmp_path / "out" / "tiny") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"]])
+def test_command_lists_the_studies_when_it_does_not_know_which(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert "NAME" in capsys.readouterr().err
