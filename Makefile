@@ -17,6 +17,8 @@ INSTALL ?= $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 export PATH := $(BIN):$(PATH)
 export PYTHONHASHSEED := 0
 export PYTHONNOUSERSITE := 1
+# One thread to each process: chapters run side by side, and so do the runs of a study.
+export OMP_NUM_THREADS ?= 1
 # Colours and progress bars are for people, not for compared outputs.
 export NO_COLOR := 1
 unexport PYTHONPATH VIRTUAL_ENV
@@ -82,8 +84,6 @@ book: $(VENV)/.installed _build/.executed _build/.rendered
 	touch _build/.built
 	echo "==> The book lies in _build/html: open _build/html/index.html"
 
-# One thread to each process: two chapters run side by side.
-test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.installed _build/.executed
 	echo "==> ruff: style"
 	$(BIN)/ruff check .
