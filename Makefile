@@ -80,7 +80,8 @@ _build/.rendered: $(call files,book/_static book/_ext) _config.yml _toc.yml
 
 book: $(VENV)/.installed _build/.executed _build/.rendered
 	echo "==> Building the book (chapters that nothing has executed yet are executed now)"
-	$(BIN)/jupyter-book build . --warningiserror --keep-going
+	# What a failed build has read must be read again, or its warnings would be forgotten.
+	$(BIN)/jupyter-book build . --warningiserror --keep-going || { rm -rf _build/.doctrees; exit 1; }
 	touch _build/.built
 	echo "==> The book lies in _build/html: open _build/html/index.html"
 

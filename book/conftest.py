@@ -68,5 +68,9 @@ def _store(path: Path, outputs: dict[int, list[Any] | None]) -> None:
         cell.execution_count = number + 1
     CACHE.mkdir(parents=True, exist_ok=True)
     with FileLock(CACHE.with_name(".jupyter_cache.lock")):
-        bundle = CacheBundleIn(notebook, path, data={"execution_seconds": _seconds[path]})
-        get_cache(CACHE).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        bundle = CacheBundleIn(
+            notebook, path, data={"execution_seconds": _seconds[path]}
+        )
+        get_cache(CACHE).cache_notebook_bundle(
+            bundle, check_validity=False, overwrite=True
+        )

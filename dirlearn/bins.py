@@ -286,7 +286,7 @@ class Bins:
         """Shot region of each bin from its number of training labels, shape (K,).
 
         ``"many"`` has more than ``many`` labels, ``"medium"`` between ``few`` and ``many``,
-        ``"few"`` fewer than ``few``, ``"zero"`` none (defaults: Yang et al. 2021, section 4.1; they
+        ``"few"`` fewer than ``few``, ``"zero"`` none (defaults: Yang et al. 2021, section 4; they
         count ``"zero"`` into ``"few"``).
 
         Raises

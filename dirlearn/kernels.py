@@ -28,7 +28,7 @@ def kernel_window(kernel: Kernel = "gaussian", size: int = 5, sigma: float = 2.0
         symmetric; or the weights themselves, symmetric, not negative, of odd length (``size`` and
         ``sigma`` are then not used).
     size : int
-        Number of bins l that the window spans, odd. Default 5 (Yang et al. 2021, appendix B).
+        Number of bins l that the window spans, odd. Default 5 (Yang et al. 2021).
     sigma : float
         Width of the Gaussian and the Laplace window, in bins. Default 2 (same source).
 

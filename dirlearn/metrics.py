@@ -19,7 +19,7 @@ Figures = dict[str, dict[str, float]]
 def geometric_mean_error(pred: Any, target: Any, epsilon: float = 0.0) -> float:
     r"""Geometric mean of the absolute errors, :math:`(\prod_i |e_i|)^{1/N}`.
 
-    The GM of Yang et al. (2021, section 4.1).
+    The GM of Yang et al. (2021, section 4).
 
     Parameters
     ----------

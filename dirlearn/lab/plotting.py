@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from html import escape
+from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
@@ -67,6 +70,25 @@ def panels(
     return plt.subplots(rows, columns, figsize=(WIDTH, rows * height), **kwargs)
 
 
+def embed(figure: Figure, alt: str) -> Any:
+    """Give a figure as HTML with its picture inside, so that another page can show it too.
+
+    Examples
+    --------
+    >>> embed(panels()[0], "Nothing yet.").data[:46]
+    '<figure><img alt="Nothing yet." src="data:imag'
+    """
+    from IPython.display import HTML
+
+    svg = BytesIO()
+    figure.savefig(svg, format="svg")
+    picture = b64encode(svg.getvalue()).decode()
+    source = f"data:image/svg+xml;base64,{picture}"
+    return HTML(  # type: ignore[no-untyped-call]  # IPython carries no types
+        f'<figure><img alt="{escape(alt)}" src="{source}"></figure>'
+    )
+
+
 def histogram(
     counts: Any,
     bins: Bins,
@@ -88,7 +110,16 @@ def histogram(
     counts = to_numpy(counts, "counts")
     shots = bins.shots(counts) if shots is None else shots
     colors = [REGION_COLORS[region] for region in shots]
-    ax.bar(bins.edges[:-1], counts, np.diff(bins.edges), align="edge", color=colors)
+    # Edges in the colour of the bars: without them a vector figure shows hairlines between bars.
+    ax.bar(
+        bins.edges[:-1],
+        counts,
+        np.diff(bins.edges),
+        align="edge",
+        color=colors,
+        edgecolor=colors,
+        linewidth=0.4,
+    )
     empty = bins.centers[np.asarray(shots) == "zero"]
     ax.plot(
         empty,
