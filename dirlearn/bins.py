@@ -343,13 +343,13 @@ def _rounded(edges: Array, dtype: Any) -> Array:
 
 
 def _is_even(edges: Array) -> bool:
-    """Whether every edge lies within a quarter step of an even grid."""
+    """Whether every edge lies within a quarter step of an even grid, with room for rounding."""
     with np.errstate(over="ignore", invalid="ignore"):  # rounding may have made edges infinite
         span = edges[-1] - edges[0]
     if not 1e-290 < span < np.inf:
         return False
     even = np.linspace(edges[0], edges[-1], edges.size)
-    return bool(np.abs(edges - even).max() < 0.25 * (even[1] - even[0]))
+    return bool(np.abs(edges - even).max() < 0.24 * (even[1] - even[0]))
 
 
 def _any_index(y: Array, edges: Array, out: Array) -> None:
@@ -357,16 +357,20 @@ def _any_index(y: Array, edges: Array, out: Array) -> None:
 
 
 def _even_index(y: Array, edges: Array, out: Array) -> None:
-    """Find the bin up to one place by a multiplication, then exactly by comparing with edges."""
+    """Guess the bin, or the one below, by a multiplication; one comparison with an edge decides.
+
+    Edges lie within a quarter step of the even grid, so the place of ``y`` on that grid, less a
+    quarter, rounds down to its bin or to the one below, never to one above.
+    """
     last = edges.size - 2
+    step = (edges[-1] - edges[0]) / (last + 1)
     with np.errstate(over="ignore"):  # a label far outside: infinity is clipped as well
-        guess = y - edges[0]
-        guess *= (last + 1) / (edges[-1] - edges[0])
+        guess = y - (edges[0] + step / 4)
+        guess *= 1 / step
     np.clip(guess, 0, last, out=guess)
     out[:] = guess  # truncates, which is floor since nothing is negative
     out += y >= edges.take(out + 1)
-    out -= y < edges.take(out)
-    np.clip(out, 0, last, out=out)  # labels outside, and the last bin, which is closed
+    np.minimum(out, last, out=out)  # the last bin is closed
 
 
 def check_bins(bins: Any) -> None:
