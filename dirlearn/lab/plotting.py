@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from html import escape
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
@@ -70,23 +71,34 @@ def panels(
     return plt.subplots(rows, columns, figsize=(WIDTH, rows * height), **kwargs)
 
 
-def embed(figure: Figure, alt: str) -> Any:
-    """Give a figure as HTML with its picture inside, so that another page can show it too.
+def share(figure: Figure, name: str, alt: str) -> None:
+    """Let other pages of the book show this figure, as ``{glue}`` with this name.
+
+    Where the book's tools are not installed, there are no other pages, and nothing happens.
 
     Examples
     --------
-    >>> embed(panels()[0], "Nothing yet.").data[:46]
-    '<figure><img alt="Nothing yet." src="data:imag'
+    >>> share(panels()[0], "headline", alt="Nothing yet.")
     """
-    from IPython.display import HTML
+    if find_spec("myst_nb") is None:
+        return
+    from myst_nb import glue
 
-    svg = BytesIO()
-    figure.savefig(svg, format="svg")
-    picture = b64encode(svg.getvalue()).decode()
-    source = f"data:image/svg+xml;base64,{picture}"
-    return HTML(  # type: ignore[no-untyped-call]  # IPython carries no types
-        f'<figure><img alt="{escape(alt)}" src="{source}"></figure>'
-    )
+    glue(name, _Picture(figure, alt), display=False)
+
+
+class _Picture:
+    """A figure as HTML with the picture inside: glue carries no SVG to another page."""
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        svg = BytesIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        data = b64encode(svg.getvalue()).decode()
+        source = f"data:image/svg+xml;base64,{data}"
+        self.html = f'<figure><img alt="{escape(alt)}" src="{source}"></figure>'
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 def histogram(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from base64 import b64decode
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -81,3 +84,20 @@ def test_page_shows_through_and_figures_repeat(tmp_path):
             files.append((tmp_path / name).read_text())
         assert files[0] == files[1]
         assert mpl.rcParams["savefig.transparent"]
+
+
+def test_share_hands_over_a_described_picture(ax, monkeypatch):
+    myst_nb = pytest.importorskip("myst_nb", reason="the book's tools are not installed")
+    handed = {}
+    monkeypatch.setattr(myst_nb, "glue", lambda name, it, display: handed.update({name: it}))
+    plotting.share(ax.figure, "headline", alt='5 < 6 & "so on"')
+    html = handed["headline"]._repr_html_()
+    assert 'alt="5 &lt; 6 &amp; &quot;so on&quot;"' in html
+    picture = b64decode(html.split("base64,")[1].split('"')[0])
+    assert b"<svg" in picture
+
+
+def test_share_does_nothing_without_the_books_tools(ax, monkeypatch):
+    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "myst_nb", None)  # importing it would fail
+    plotting.share(ax.figure, "headline", alt="nothing")
