@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from dirlearn.arrays import Array, ArrayT, check_finite, like, to_numpy
+from dirlearn.locate import locate, rounded
 
 Region = Literal["many", "medium", "few", "zero"]
 REGIONS: tuple[Region, ...] = ("many", "medium", "few", "zero")
-
-_CHUNK = 1 << 16  # labels per slice: a slice and its temporaries stay in a core's cache
 
 
 class Bins:
@@ -223,25 +222,12 @@ class Bins:
             if y.device.type != "cpu":
                 return self._index_on_device(y)
         labels = to_numpy(y, "y")
-        flat = labels.reshape(-1)
-        index = np.empty(flat.size, dtype=np.int64)
-        edges = self.edges
-        if (
-            labels.dtype.kind == "f"
-        ):  # 0.7 as float32 is below 0.7; compare in the labels' precision
-            edges = _rounded(edges, getattr(y, "dtype", labels.dtype))
-        find = _even_index if _is_even(edges) else _any_index
-        low, high = np.inf, -np.inf
-        for start in range(0, flat.size, _CHUNK):
-            part = flat[start : start + _CHUNK].astype(np.float64, copy=False)
-            part_low, part_high = part.min(), part.max()
-            if not (np.isfinite(part_low) and np.isfinite(part_high)):
-                check_finite(flat, "y")
-            low, high = min(low, part_low), max(high, part_high)
-            find(part, edges, index[start : start + _CHUNK])
-        if self.outside == "error" and (low < edges[0] or high > edges[-1]):
-            raise self._refusal(int(((flat < edges[0]) | (flat > edges[-1])).sum()), low, high)
-        return like(index.reshape(labels.shape), y)
+        edges: Array = self.edges
+        if labels.dtype.kind == "f":
+            edges = rounded(edges, getattr(y, "dtype", labels.dtype))
+        index = locate(labels, edges)
+        self._refuse_outside(labels, edges)
+        return like(index, y)
 
     def _index_on_device(self, y: Tensor) -> Tensor:
         if y.dtype.is_complex or y.dtype == torch.bool:
@@ -251,19 +237,20 @@ class Bins:
             check_finite(to_numpy(y, "y"), "y")
         precision = y.dtype if y.is_floating_point() else torch.float64
         edges = torch.as_tensor(self.edges.copy()).to(y.device, precision)
-        if self.outside == "error":
-            out = (y < edges[0]) | (y > edges[-1])
-            if out.any():
-                raise self._refusal(int(out.sum()), float(y.min()), float(y.max()))
+        self._refuse_outside(y, edges)
         found = torch.bucketize(y.to(precision).contiguous(), edges, right=True)
         return (found - 1).clamp_(0, len(self) - 1)
 
-    def _refusal(self, number: int, low: float, high: float) -> ValueError:
-        return ValueError(
-            f"{number} of the labels lie outside [{self.edges[0]:g}, {self.edges[-1]:g}] (all "
-            f'span {low:g} to {high:g}); widen the edges, or use outside="clip" to count them in '
-            "the edge bins"
-        )
+    def _refuse_outside(self, y: Any, edges: Any) -> None:
+        if self.outside == "clip":
+            return
+        out = (y < edges[0]) | (y > edges[-1])
+        if out.any():
+            raise ValueError(
+                f"{int(out.sum())} of the labels lie outside [{self.edges[0]:g}, "
+                f"{self.edges[-1]:g}] (all span {float(y.min()):g} to {float(y.max()):g}); widen "
+                'the edges, or use outside="clip" to count them in the edge bins'
+            )
 
     def counts(self, y: ArrayT) -> ArrayT:
         """Labels per bin: integers of shape (K,). Errors as for :meth:`index`.
@@ -332,45 +319,6 @@ def _distinct_labels(y: Any) -> Array:
             "use Bins.uniform instead"
         )
     return labels
-
-
-def _rounded(edges: Array, dtype: Any) -> Array:
-    """``edges`` rounded to a narrower dtype and back to float64."""
-    if isinstance(dtype, torch.dtype):
-        return torch.from_numpy(edges.copy()).to(dtype).double().numpy()
-    with np.errstate(over="ignore"):  # an edge beyond float16 is infinite there, and stays above
-        return edges.astype(dtype).astype(np.float64)
-
-
-def _is_even(edges: Array) -> bool:
-    """Whether every edge lies within a quarter step of an even grid, with room for rounding."""
-    with np.errstate(over="ignore", invalid="ignore"):  # rounding may have made edges infinite
-        span = edges[-1] - edges[0]
-    if not 1e-290 < span < np.inf:
-        return False
-    even = np.linspace(edges[0], edges[-1], edges.size)
-    return bool(np.abs(edges - even).max() < 0.24 * (even[1] - even[0]))
-
-
-def _any_index(y: Array, edges: Array, out: Array) -> None:
-    np.clip(np.searchsorted(edges, y, side="right") - 1, 0, edges.size - 2, out=out)
-
-
-def _even_index(y: Array, edges: Array, out: Array) -> None:
-    """Guess the bin, or the one below, by a multiplication; one comparison with an edge decides.
-
-    Edges lie within a quarter step of the even grid, so the place of ``y`` on that grid, less a
-    quarter, rounds down to its bin or to the one below, never to one above.
-    """
-    last = edges.size - 2
-    step = (edges[-1] - edges[0]) / (last + 1)
-    with np.errstate(over="ignore"):  # a label far outside: infinity is clipped as well
-        guess = y - (edges[0] + step / 4)
-        guess *= 1 / step
-    np.clip(guess, 0, last, out=guess)
-    out[:] = guess  # truncates, which is floor since nothing is negative
-    out += y >= edges.take(out + 1)
-    np.minimum(out, last, out=out)  # the last bin is closed
 
 
 def check_bins(bins: Any) -> None:
