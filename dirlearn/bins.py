@@ -108,7 +108,7 @@ class Bins:
         number = round((stop - start) / step)
         if number < 1 or abs(start + number * step - stop) > step / 10**9:
             below = start + ((stop - start) // step) * step
-            ends = [f"{float(e):g}" for e in (below, below + step) if e > start]
+            ends = [f"{float(e):.15g}" for e in (below, below + step) if e > start]
             raise ValueError(
                 f"the range [{low}, {high}] is not a whole number of widths {width}; "
                 f"end at {' or '.join(ends)}"
@@ -119,6 +119,9 @@ class Bins:
     @classmethod
     def quantile(cls, y: Any, n: int) -> Bins:
         """``n`` bins that hold equally many of the labels ``y``, fewer where ties forbid it.
+
+        For plots and balanced errors. Bins of equal counts lie in one shot region and get equal
+        weights, so for those use bins of equal width.
 
         Raises
         ------
@@ -146,6 +149,9 @@ class Bins:
         The width is ``2 IQR / N^(1/3)``. Whole-number labels get a whole-number width, so that no
         bin is empty for want of a number in it. Where half of the labels are equal (IQR 0), the
         number of bins is Sturges' ``1 + log2 N``.
+
+        A very heavy tail stretches the range until most labels share a bin: bin the logarithm of
+        the target then, or give edges such as ``np.geomspace`` makes.
 
         Raises
         ------
@@ -224,7 +230,10 @@ class Bins:
         labels = to_numpy(y, "y")
         edges: Array = self.edges
         if labels.dtype.kind == "f":
-            edges = rounded(edges, getattr(y, "dtype", labels.dtype))
+            precision: Any = labels.dtype
+            if isinstance(y, Tensor):  # bfloat16 has come out of to_numpy as float32
+                precision = y.dtype
+            edges = rounded(edges, precision)
         index = locate(labels, edges)
         self._refuse_outside(labels, edges)
         return like(index, y)
@@ -328,7 +337,10 @@ def check_bins(bins: Any) -> None:
     --------
     >>> check_bins([0, 1, 2])
     Traceback (most recent call last):
-    TypeError: bins must be a dirlearn.Bins, got list
+    TypeError: bins must be a dirlearn.Bins, got list; make one with Bins(edges), ...
     """
     if not isinstance(bins, Bins):
-        raise TypeError(f"bins must be a dirlearn.Bins, got {type(bins).__name__}")
+        raise TypeError(
+            f"bins must be a dirlearn.Bins, got {type(bins).__name__}; make one with "
+            "Bins(edges), Bins.uniform or Bins.from_data"
+        )

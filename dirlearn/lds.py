@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from dirlearn.arrays import Array, ArrayT, check_finite, floating_like, look_up, to_numpy
 from dirlearn.bins import Bins, check_bins
 from dirlearn.kernels import Kernel, kernel_window
+
+Clip = Sequence[float | None]  # low, high; None leaves a side open
 
 
 def effective_density(
@@ -57,7 +60,7 @@ def effective_density(
 def inverse_weights(
     density: ArrayT,
     power: float = 1.0,
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     counts: Any = None,
 ) -> ArrayT:
     r"""Weight of each bin, inverse to its density, with mean 1 over the samples.
@@ -71,8 +74,9 @@ def inverse_weights(
     power : float
         p: 1 for inverse (INV), 0.5 for square-root inverse (SQINV), 0 for equal weights.
     clip : (low, high), optional
-        Limits on ``density`` before it is inverted, in samples per bin; they bound the weights'
-        ratio by ``(high / low) ** power``. Yang et al. use (5, 1000) on the raw counts of images.
+        Limits on ``density`` before it is inverted, in samples per bin, None for an open side;
+        they bound the weights' ratio by ``(high / low) ** power``. The released code of Yang et
+        al. uses (5, 1000) on the raw counts of images.
     counts : array of shape (K,), optional
         Samples per bin over which the mean is 1; ``density`` itself by default.
 
@@ -130,7 +134,7 @@ def lds_weights(
     kernel: Kernel | None = "gaussian",
     size: int = 5,
     sigma: float = 2.0,
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
 ) -> ArrayT:
     r"""Weight of each sample, inverse to the smoothed density of its label, with mean 1.
 
@@ -151,7 +155,8 @@ def lds_weights(
         As for :func:`dirlearn.kernel_window`. ``kernel=None`` smooths nothing: plain inverse
         weights.
     clip : (low, high), optional
-        Limits on the smoothed density, as in :func:`inverse_weights`.
+        Limits on the smoothed density, as in :func:`inverse_weights`; a floor, such as (5, None),
+        keeps isolated labels from ruling when ``power`` is 1.
 
     Returns
     -------
@@ -183,17 +188,20 @@ def lds_weights(
 
 
 def check_clip(clip: Any) -> tuple[float, float]:
-    """Return ``clip`` if it is two limits with 0 < low <= high.
+    """Return ``clip`` if it is two limits with 0 < low <= high; None leaves a side open.
 
     Examples
     --------
+    >>> check_clip((5, None))
+    (5, inf)
     >>> check_clip(5)
     Traceback (most recent call last):
     ValueError: clip must be (low, high) with 0 < low <= high, got 5
     """
-    if np.shape(clip) == (2,):
-        low, high = clip
-        if 0 < low <= high:
+    if isinstance(clip, Sequence) and len(clip) == 2:
+        low = 0.0 if clip[0] is None else clip[0]
+        high = np.inf if clip[1] is None else clip[1]
+        if (low > 0 or clip[0] is None) and low <= high:
             return low, high
     raise ValueError(f"clip must be (low, high) with 0 < low <= high, got {clip}")
 

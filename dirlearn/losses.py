@@ -116,13 +116,15 @@ def _check(pred: Tensor, target: Tensor, weight: Tensor | None) -> None:
         if value is None:
             continue
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+            raise TypeError(
+                f"{name} must be a tensor, got {type(value).__name__}; wrap it in torch.as_tensor"
+            )
         if not value.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {value.dtype}; call .float()")
         if value.shape != pred.shape:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}, pred has {tuple(pred.shape)}; "
-                "give both one shape (squeeze or unsqueeze a trailing 1), for broadcasting "
+                "give both one shape (squeeze a trailing 1, or expand_as), for broadcasting "
                 "would pair every prediction with every target"
             )
     if pred.numel() == 0:

@@ -14,7 +14,7 @@ from dirlearn.arrays import Array, ArrayT, look_up, to_numpy
 from dirlearn.bins import Bins, check_bins
 from dirlearn.kernels import _check_size
 from dirlearn.kernels import kernel_window as _paper_window
-from dirlearn.lds import check_clip
+from dirlearn.lds import Clip, check_clip
 
 KernelName = Literal["gaussian", "triangular", "laplace"]
 
@@ -62,7 +62,7 @@ def reweight(
     y: ArrayT,
     bins: Bins,
     power: float = 0.5,
-    clip: tuple[float, float] | None = None,
+    clip: Clip | None = None,
     kernel: KernelName | None = None,
     size: int = 5,
     sigma: float = 2.0,

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -412,6 +413,20 @@ def test_other_bad_arguments_are_refused():
 def test_bad_clips_are_refused(clip):
     with pytest.raises(ValueError, match=r"clip must be \(low, high\) with 0 < low <= high"):
         inverse_weights(np.array([1, 2]), clip=clip)
+
+
+def test_a_side_of_the_clip_may_stay_open():
+    counts = np.array([1.0, 10.0, 2000.0])
+    floor, cap = (inverse_weights(counts, clip=clip) for clip in ((5, None), (None, 1000)))
+    assert_allclose(floor, inverse_weights(counts, clip=(5, 2000)))
+    assert_allclose(cap, inverse_weights(counts, clip=(1, 1000)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Float64", "int64", "Int64"])
+def test_pandas_series_are_labels(dtype):
+    y = pd.Series([1, 1, 2, 5]).astype(dtype)
+    bins = Bins.uniform(0, 6, 1)
+    assert_allclose(lds_weights(y, bins), lds_weights(np.array([1.0, 1, 2, 5]), bins))
 
 
 def test_weights_beyond_half_precision_are_refused():

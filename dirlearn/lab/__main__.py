@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dirlearn.lab.datasets import data_folder
 from dirlearn.lab.experiments import STUDIES
 
 
@@ -27,12 +26,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=data_folder() / "results",
-        help="folder of the records (default: %(default)s)",
+        default=Path("_build/results"),
+        help="folder of the new records (default: %(default)s; the book reads data/results)",
     )
     options = parser.parse_args(arguments)
+    if options.jobs == 0:
+        parser.error("--jobs must not be 0; -1 takes all cores")
     for name in options.names:
-        results = STUDIES[name].execute(options.runs / name, n_jobs=options.jobs)
+        runs = options.runs / name
+        try:
+            results = STUDIES[name].execute(runs, n_jobs=options.jobs)
+        except KeyboardInterrupt:
+            kept = len(list(runs.glob("*.npz")))
+            raise SystemExit(
+                f"\nInterrupted: {kept} finished runs are kept in {runs}; "
+                "the same command goes on from there"
+            ) from None
         results.save(options.out / name)
         print(results.summary().to_string())
         print(f"Written to {options.out / name}.npz, .csv and .json")

@@ -112,6 +112,20 @@ def test_command_writes_the_record_and_says_where(monkeypatch, tmp_path, capsys)
     assert str(tmp_path / "out" / "tiny") in capsys.readouterr().out
 
 
+def interrupted(method, seed):
+    if method["off"]:
+        raise KeyboardInterrupt
+    return made_up(method, seed)
+
+
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
+    plan = {"a": {"off": 0.0}, "b": {"off": 1.0}}
+    study = Study("tiny", interrupted, plan, [0], Bins([0, 1, 2]))
+    monkeypatch.setattr(command, "STUDIES", {"tiny": study})
+    with pytest.raises(SystemExit, match=r"1 finished runs are kept in .*; the same command goes"):
+        command.main(["tiny", "--runs", str(tmp_path), "--out", str(tmp_path)])
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]])
 def test_command_lists_the_studies_when_it_does_not_know_which(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
