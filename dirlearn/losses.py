@@ -17,7 +17,7 @@ def weighted_mse(
     r"""Weighted squared error, :math:`\frac1m \sum_i w_i (\hat y_i - y_i)^2`.
 
     The mean divides by the number of samples, not by the sum of the weights: weights of mean 1 over
-    the training set then keep each sample's share the same in every batch.
+    the training set then keep each sample's share the same in every full batch.
 
     Parameters
     ----------

@@ -393,3 +393,12 @@ def test_swapped_arguments_and_negative_epsilon_are_refused():
         balanced_mae([0.5], [0.5], np.array([1, 2]))
     with pytest.raises(ValueError, match="epsilon must be 0 or more"):
         geometric_mean_error([0.5], [0.5], epsilon=-1.0)
+
+
+def test_shot_metrics_module_takes_thresholds():
+    bins, counts = Bins([0, 1, 2]), [150, 50]
+    metric = ShotMetrics(counts, bins, many=40, few=10)
+    metric.update([1.0, 1.0], [0.5, 1.5])
+    expected = shot_metrics([1.0, 1.0], [0.5, 1.5], counts, bins, 40, 10)
+    assert metric.compute()["many"] == expected["many"]
+    assert metric.compute()["many"]["count"] == 2

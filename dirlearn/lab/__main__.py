@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from hashlib import sha256
 from pathlib import Path
 
+import dirlearn
 from dirlearn.lab.experiments import STUDIES
+
+
+def code() -> str:
+    """Short name of the package's code as it stands: runs of other code are not taken up again."""
+    files = sorted(Path(dirlearn.__file__).parent.rglob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--runs",
         type=Path,
-        default=Path("_build/studies"),
+        default=Path("_build/studies") / code(),
         help="folder of finished runs, where an interrupted study goes on (default: %(default)s)",
     )
     parser.add_argument(
@@ -32,6 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.jobs == 0:
         parser.error("--jobs must not be 0; -1 takes all cores")
+    options.out.mkdir(parents=True, exist_ok=True)  # better to fail now than after the training
     for name in options.names:
         runs = options.runs / name
         try:

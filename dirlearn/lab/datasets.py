@@ -257,7 +257,7 @@ def diamonds(n_train: int = 6000, seed: int = 0) -> Dataset:
     Raises
     ------
     ValueError
-        If ``n_train`` is not between 1 and the number of diamonds outside validation and test.
+        If ``n_train`` is not between 2 and the number of diamonds outside validation and test.
 
     Examples
     --------
@@ -278,10 +278,11 @@ def diamonds(n_train: int = 6000, seed: int = 0) -> Dataset:
     share = np.minimum(np.bincount(index, minlength=len(PRICES)) // 3, 10)[index]
     test, val = order[place < share], order[(place >= share) & (place < 2 * share)]
     rest = order[place >= 2 * share]
-    if not 1 <= n_train <= rest.size:
-        raise ValueError(f"n_train must lie between 1 and {rest.size}, got {n_train}")
+    if not 2 <= n_train <= rest.size:
+        raise ValueError(f"n_train must lie between 2 and {rest.size}, got {n_train}")
     train = np.random.default_rng(seed).choice(rest, n_train, replace=False)
-    x = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
+    spread = x[train].std(axis=0)
+    x = (x - x[train].mean(axis=0)) / np.where(spread > 0, spread, 1)
 
     def split(rows: Any) -> Split:
         return Split(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]))

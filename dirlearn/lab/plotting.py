@@ -224,7 +224,7 @@ def error_by_label(
 def comparison(
     results: Results,
     baseline: str,
-    axes: Iterable[Axes],
+    axes: Axes | Iterable[Axes],
     regions: Iterable[str] = ("all", "many", "medium", "few", "zero"),
     methods: Iterable[str] | None = None,
     metric: str = "mae",
@@ -235,8 +235,9 @@ def comparison(
     Left of the line a method errs less than the baseline. Colour says what the interval decides:
     better, worse, or neither.
     """
+    boxes = [axes] if isinstance(axes, Axes) else list(axes)
     methods = [m for m in (methods or results.methods) if m != baseline]
-    for first, (ax, region) in enumerate(zip(axes, regions, strict=True)):
+    for first, (ax, region) in enumerate(zip(boxes, regions, strict=True)):
         for row, method in enumerate(methods):
             gain = results.difference(method, baseline, region, metric)
             color = COLORS[0] if gain.high < 0 else COLORS[1] if gain.low > 0 else "#777777"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +79,13 @@ class Results:
         if not (np.isfinite(rounded).all() and np.isfinite(self.target).all()):
             raise ValueError(
                 "predictions and target must be finite, also as float32; rescale the target"
+            )
+        moved = float(np.abs(rounded - self.predictions).mean())
+        size = float(np.abs(self.predictions - self.target).mean())
+        if moved > 0.05 * size:
+            raise ValueError(
+                f"rounding to {self.decimals} digits moves predictions by {moved:.2g} on average, "
+                f"where errors are {size:.2g}; give the study more decimals"
             )
         object.__setattr__(self, "predictions", rounded)
 
@@ -262,32 +271,44 @@ class Results:
         FileNotFoundError
             If one of the three files is missing.
         ValueError
-            If they contradict one another.
+            If they are damaged or contradict one another.
         """
         npz, csv, provenance = _record_paths(path)
         for file in (npz, csv, provenance):
             if not file.exists():
                 raise FileNotFoundError(f"{file} is missing; give the record's path without suffix")
-        with np.load(npz, allow_pickle=False) as saved:
-            held = {key: saved[key] for key in saved.files}
+        try:
+            with npz.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+                held = {key: saved[key] for key in saved.files}
+            said = dict(json.loads(provenance.read_text(encoding="utf-8")))
+            written = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        except (EOFError, zipfile.BadZipFile, zlib.error, TypeError, ValueError) as error:
+            raise ValueError(
+                f"a file of the record {path} is cut short or damaged: {error}"
+            ) from error
+        missing = {"name", "methods", "outside", "extra_value", "decimals"} - held.keys()
+        missing |= {"seeds", "edges", "target", "predictions", "train_counts"} - held.keys()
+        if missing:
+            raise ValueError(f"{npz} lacks {', '.join(sorted(missing))}; save the results again")
+        outside: Any = str(held["outside"])
         results = cls(
             name=str(held["name"]),
             methods=tuple(map(str, held["methods"])),
             seeds=tuple(map(int, held["seeds"])),
-            bins=Bins(held["edges"], "error" if str(held["outside"]) == "error" else "clip"),
+            bins=Bins(held["edges"], outside),
             target=held["target"],
             predictions=held["predictions"],
             train_counts=held["train_counts"],
             extra=pd.DataFrame(
                 {c: held[f"extra_{c}"] for c in ("method", "seed", "name", "value")}
             ),
-            provenance=json.loads(provenance.read_text(encoding="utf-8")),
+            provenance=said,
             decimals=int(held["decimals"]),
         )
-        results._check_copies(csv, provenance)
+        results._check_copies(written, csv, provenance)
         return results
 
-    def _check_copies(self, csv: Path, provenance: Path) -> None:
+    def _check_copies(self, written: pd.DataFrame, csv: Path, provenance: Path) -> None:
         said = self.provenance
         plan = (said.get("study"), list(said.get("methods", ())), said.get("seeds"))
         if plan != (self.name, list(self.methods), list(self.seeds)):
@@ -295,7 +316,6 @@ class Results:
                 f"{provenance} is of another study than the .npz: {plan}; save both again"
             )
         derived = self.table()
-        written = pd.read_csv(csv, dtype=str, keep_default_na=False)
         if list(written.columns) != list(derived.columns) or len(written) != len(derived):
             raise ValueError(
                 f"{csv} has columns {list(written.columns)} and {len(written)} rows; the .npz "

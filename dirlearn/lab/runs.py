@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -90,16 +90,20 @@ class Record(NamedTuple):
 def write(path: Path, record: Record) -> None:
     """Write beside, then rename: under its own name, a file is whole or absent."""
     run = record.run
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.savez_compressed(
-            file,
-            target=run.target,
-            prediction=run.prediction,
-            train_counts=run.train_counts,
-            extra=json.dumps(run.extra),
-            made=json.dumps(record.made),
-        )
-    Path(file.name).replace(path)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file,
+                target=run.target,
+                prediction=run.prediction,
+                train_counts=run.train_counts,
+                extra=json.dumps(run.extra),
+                made=json.dumps(record.made),
+            )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Record | None:
@@ -109,7 +113,7 @@ def read(path: Path) -> Record | None:
             extra, made = (json.loads(str(saved[key])) for key in ("extra", "made"))
             run = Run(saved["target"], saved["prediction"], saved["train_counts"], extra)
             return Record(run, made)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+    except (FileNotFoundError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -58,7 +58,8 @@ class Study:
     Raises
     ------
     TypeError
-        If ``run`` has no name of its own (a lambda, a partial), or settings are not JSON's.
+        If ``run`` has no name of its own (a lambda, a partial, a bound method), or settings are
+        not JSON's.
     ValueError
         If there is no method or seed, or one is there twice.
 
@@ -89,7 +90,8 @@ class Study:
 
     def __post_init__(self) -> None:
         """Refuse a plan that could not be told apart from another, or paired."""
-        if "<lambda>" in getattr(self.run, "__qualname__", "<lambda>"):
+        nameless = "<lambda>" in getattr(self.run, "__qualname__", "<lambda>")
+        if nameless or hasattr(self.run, "__self__"):  # a method carries state that no key holds
             raise TypeError(
                 f"run must be a function with a name, by which its runs are found again, got "
                 f"{self.run!r}; use def, and put fixed arguments into settings"
@@ -117,6 +119,7 @@ class Study:
             "seed": seed,
             "settings": dict(self.settings),
             "edges": self.bins.edges.tolist(),
+            "outside": self.bins.outside,
         }
         try:
             text = json.dumps(identity, sort_keys=True, allow_nan=False)
@@ -151,8 +154,9 @@ class Study:
         Each finished run is written at once to ``folder/<key>.npz``, the key being a hash of the
         study's name, the run function's name, the method's settings, the seed, the shared settings
         and the bins. So an interrupted study repeats no finished run, and changed settings never
-        meet an old one. Code is not in the key: after a change to it, use a fresh folder. Every
-        run has one torch thread, whatever ``n_jobs``. ``progress`` shows a bar on stderr.
+        meet an old one. Code, and what a closure holds, is not in the key: after a change to it,
+        use a fresh folder. Every run has one torch thread, whatever ``n_jobs``, and finds torch's
+        global generator seeded. ``progress`` shows a bar on stderr.
 
         Raises
         ------
@@ -247,7 +251,9 @@ def _perform(study: Study, method: str, seed: int, path: Path) -> tuple[str, int
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), perf_counter()
     try:
         mine, shared = copy.deepcopy((dict(study.methods[method]), dict(study.settings)))
-        run = study.run(mine, seed, **shared)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # for what takes no generator, such as dropout
+            run = study.run(mine, seed, **shared)
         if not isinstance(run, Run):
             raise TypeError(f"the run function must return a Run, got {type(run).__name__}")
         if len(run.train_counts) != len(study.bins):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 from tqdm import trange
 
+from dirlearn.arrays import ArrayT
 from dirlearn.lab.datasets import Dataset
 from dirlearn.losses import weighted_l1
 
@@ -23,7 +25,10 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass
 class Fit:
-    """What :func:`fit` gives back: the model of the best epoch, and how it went."""
+    """What :func:`fit` gives back: the model of the best epoch, and how it went.
+
+    ``best_epoch`` is -1 if no validation error was finite.
+    """
 
     model: nn.Module
     best_epoch: int
@@ -38,7 +43,7 @@ def fit(
     seed: int,
     loss: Loss = weighted_l1,
     val_error: Callable[[Tensor, Tensor], Tensor] = nn.functional.l1_loss,
-    weights: Tensor | None = None,
+    weights: ArrayT | None = None,
     epochs: int = 15,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -62,7 +67,7 @@ def fit(
     val_error : callable
         ``val_error(prediction, target)``, a scalar, smaller is better; mean absolute error by
         default.
-    weights : tensor of shape (N,), optional
+    weights : array or tensor of shape (N,), optional
         One weight per training sample; all 1 by default.
     epochs, batch_size, learning_rate
         Of Adam; the learning rate falls to 0 along a cosine, step by step.
@@ -77,10 +82,11 @@ def fit(
     Raises
     ------
     ValueError
-        If the training set is empty, ``epochs`` < 1, or ``weights`` does not hold one weight per
-        sample.
+        If the training or validation set is empty, ``epochs`` < 1, or ``weights`` does not hold
+        one weight per sample.
     FloatingPointError
-        At the first epoch whose loss is NaN or infinite, saying what to try.
+        At the first epoch whose loss is NaN or infinite or whose validation error is NaN, saying
+        what to try.
 
     Examples
     --------
@@ -93,31 +99,36 @@ def fit(
     train = data.train
     if len(train) == 0:
         raise ValueError("the training set is empty")
+    if len(data.val) == 0:
+        raise ValueError("the validation set is empty, and it is what chooses the epoch")
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
-    weights = torch.ones(len(train)) if weights is None else weights.detach().float()
-    if weights.shape != (len(train),):
+    per_sample = torch.as_tensor(torch.ones(len(train)) if weights is None else weights)
+    per_sample = per_sample.detach().float()
+    if per_sample.shape != (len(train),):
         raise ValueError(
             f"weights must hold one weight per training sample, shape ({len(train)},), "
-            f"got {tuple(weights.shape)}"
+            f"got {tuple(per_sample.shape)}"
         )
     started = time.perf_counter()
+    seed = operator.index(seed)  # torch takes no NumPy integer
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     generator = torch.Generator().manual_seed(seed)
     sampler = BatchSampler(RandomSampler(train.y, generator=generator), batch_size, drop_last=False)
     # A batch is one indexing of the whole tensors: no loop over samples, no collation.
     loader = fabric.setup_dataloaders(
-        DataLoader(TensorDataset(train.x, train.y, weights), sampler=sampler, batch_size=None)
+        DataLoader(TensorDataset(train.x, train.y, per_sample), sampler=sampler, batch_size=None)
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     wrapped, optimizer = fabric.setup(model, optimizer)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
-    draws = torch.Generator(fabric.device).manual_seed(seed)
+    # Another stream of draws in each process, the seed's own in the first.
+    draws = torch.Generator(fabric.device).manual_seed(seed + 1_000_003 * fabric.global_rank)
 
     result, best, best_state = Fit(model, best_epoch=-1), math.inf, {}
     for epoch in trange(epochs, desc="epochs", disable=not progress, leave=False):
         wrapped.train()
-        total = torch.zeros((), device=fabric.device)
+        total = torch.zeros(2, device=fabric.device)  # of the loss, and of the samples met
         for x, y, w in loader:
             batch = x if augment is None else augment(x, draws)
             value = loss(wrapped(batch), y, w)
@@ -125,20 +136,26 @@ def fit(
             fabric.backward(value)
             optimizer.step()
             schedule.step()
-            total += value.detach() * len(y)
-        train_loss = torch.as_tensor(fabric.all_reduce(total, reduce_op="sum")).item() / len(train)
+            total += torch.stack([value.detach().float(), torch.ones_like(total[0])]) * len(y)
+        summed, met = torch.as_tensor(fabric.all_reduce(total, reduce_op="sum")).tolist()
+        train_loss = summed / met
         if not math.isfinite(train_loss):
             raise FloatingPointError(
                 f"the training loss became {train_loss} in epoch {epoch}; try a lower "
                 f"learning_rate (now {learning_rate:g}), cap the weights (largest now "
-                f"{float(weights.max()):.3g}) with clip=, or look for NaN in the inputs"
+                f"{float(per_sample.max()):.3g}) with clip=, or look for NaN in the inputs"
             )
-        error = float(val_error(predict(wrapped, data.val.x), data.val.y))
+        error = float(val_error(predict(wrapped, data.val.x), data.val.y.cpu()))
+        if math.isnan(error):
+            raise FloatingPointError(
+                f"the validation error became NaN in epoch {epoch}, so no epoch is best; "
+                "is a target in data.val NaN?"
+            )
         result.history.append({"epoch": epoch, "train_loss": train_loss, "val_error": error})
         if error < best:
             best, result.best_epoch = error, epoch
             best_state = deepcopy(model.state_dict())
-    if best_state:
+    if best_state:  # empty if every validation error was infinite: then the last epoch stays
         model.load_state_dict(best_state)
     model.eval()
     result.seconds = time.perf_counter() - started
@@ -147,7 +164,7 @@ def fit(
 
 @torch.no_grad()
 def predict(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
-    """Predictions in evaluation mode, on the CPU in ``float32``, a batch at a time.
+    """Predictions on the CPU in ``float32``, a batch at a time; leaves ``model`` in ``eval`` mode.
 
     Examples
     --------
@@ -155,8 +172,10 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 2048) -> Tensor:
     torch.Size([5, 1])
     """
     model.eval()
-    device = next(model.parameters()).device
-    return torch.cat([model(part.to(device)).float().cpu() for part in torch.split(x, batch_size)])
+    like = next(model.parameters(), x)  # its device, and its precision for inputs that have one
+    dtype = like.dtype if x.is_floating_point() else x.dtype
+    parts = torch.split(x, batch_size)
+    return torch.cat([model(part.to(like.device, dtype)).float().cpu() for part in parts])
 
 
 def shift(images: Tensor, generator: torch.Generator, pixels: int = 2) -> Tensor:

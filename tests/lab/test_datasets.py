@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from dirlearn.lab.datasets import (
     label_histogram,
     rotated_digits,
 )
+from dirlearn.lab.digits import digit_pools, rotate
 
 # ---- published histograms
 
@@ -106,7 +109,6 @@ def test_rough_density_is_as_long_tailed_but_jumps():
 
 def test_test_digits_stand_upright_at_angle_zero():
     # Turned back by its angle, a test image is one of the upright digits again, up to blur.
-    from dirlearn.lab.digits import digit_pools, rotate
 
     digits = rotated_digits("agedb")
     upright = rotate(digits.test.x[:40], -digits.test.y[:40]).flatten(1)
@@ -160,7 +162,53 @@ def test_diamonds_seed_changes_training_only():
     assert not torch.equal(a.train.y, b.train.y)
 
 
-@pytest.mark.parametrize("n_train", [0, 60_000])
+@pytest.mark.parametrize("n_train", [0, 1, 60_000])
 def test_diamonds_refuse_a_size_they_cannot_give(n_train):
-    with pytest.raises(ValueError, match="n_train must lie between 1 and"):
+    with pytest.raises(ValueError, match="n_train must lie between 2 and"):
         diamonds(n_train)
+
+
+# ---- what keeps the sets apart
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_validation_and_test_angles_are_drawn_apart(seed):
+    digits = rotated_digits("agedb", seed)
+    assert not np.allclose(digits.val.y % 1, digits.test.y[:500] % 1, atol=1e-4)
+
+
+def test_angles_fill_their_degree():
+    fraction = rotated_digits("agedb").test.y % 1
+    assert fraction.min() < 0.02
+    assert fraction.max() > 0.98
+
+
+def test_each_set_shows_digits_of_its_own_pool():
+    digits, pools = rotated_digits("agedb"), digit_pools()
+    for part in pools:
+        split = getattr(digits, part)
+        upright = rotate(split.x[:30], -split.y[:30]).flatten(1)
+        apart = {p: torch.cdist(upright, x.flatten(1)).min(dim=1).values for p, x in pools.items()}
+        for other in set(pools) - {part}:
+            assert (apart[part] < apart[other]).all(), (part, other)
+
+
+def test_digit_pairs_show_digits_of_their_own_pool_and_one_test_set():
+    first, other = (digit_pairs(np.full(100, 2), seed) for seed in (0, 1))
+    assert torch.equal(first.test.x, other.test.x)
+    assert not torch.equal(first.train.x, other.train.x)
+    assert not torch.equal(first.val.x, other.val.x)
+    for part, pool in digit_pools().items():
+        known = {image.numpy().tobytes() for image in pool}
+        for half in getattr(first, part).x.split(28, dim=-1):
+            assert {image.contiguous().numpy().tobytes() for image in half} <= known
+
+
+def test_diamonds_deal_each_stone_once():
+    with pytest.raises(ValueError, match="n_train") as caught:
+        diamonds(10**9)
+    table = diamonds(int(re.search(r"2 and (\d+)", str(caught.value)).group(1)))
+    with np.load(data_folder() / "tabular" / "diamonds.npz") as whole:
+        prices = np.sort(whole["price"])
+    dealt = torch.cat([table.train.y, table.val.y, table.test.y]).sort().values
+    np.testing.assert_array_equal(dealt, prices)

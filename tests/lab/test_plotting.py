@@ -101,3 +101,19 @@ def test_share_does_nothing_without_the_books_tools(ax, monkeypatch):
     monkeypatch.setattr(plotting, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "myst_nb", None)  # importing it would fail
     plotting.share(ax.figure, "headline", alt="nothing")
+
+
+def test_region_legend_names_each_colour(ax):
+    plotting.region_legend(ax.figure)
+    (legend,) = ax.figure.legends
+    found = {
+        text.get_text(): to_hex(patch.get_facecolor()).upper()
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    assert found == {f"{region}-shot": plotting.REGION_COLORS[region] for region in REGIONS}
+
+
+def test_error_by_label_puts_the_training_counts_behind(ax):
+    plotting.error_by_label({"a": [1.0, 2.0]}, Bins([0, 1, 2]), ax, counts=[9, 4])
+    behind = next(other for other in ax.figure.axes if other is not ax)
+    assert [bar.get_height() for bar in behind.patches] == [9, 4]

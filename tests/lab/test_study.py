@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -550,3 +551,42 @@ def test_a_missing_file_is_named(tmp_path, results):
 def test_results_refuse_predictions_that_are_not_finite(results):
     with pytest.raises(ValueError, match="finite"):
         replace(results, predictions=results.predictions * np.nan)
+
+
+def test_a_cut_short_or_incomplete_record_is_refused(tmp_path, results):
+    results.save(tmp_path / "record")
+    whole = (tmp_path / "record.npz").read_bytes()
+    (tmp_path / "record.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cut short or damaged"):
+        Results.load(tmp_path / "record")
+    with np.load(BytesIO(whole)) as saved:
+        np.savez(tmp_path / "record.npz", **{k: saved[k] for k in saved.files if k != "edges"})
+    with pytest.raises(ValueError, match="lacks edges"):
+        Results.load(tmp_path / "record")
+
+
+def test_bound_methods_are_refused():
+    class Experiment:
+        def run(self, method, seed):
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match="a function with a name"):
+        make_study(run=Experiment().run)
+
+
+def test_rounding_that_would_drown_the_errors_is_refused(small):
+    with pytest.raises(ValueError, match="give the study more decimals"):
+        replace(small, predictions=small.predictions / 1000, target=small.target / 1000)
+
+
+def test_the_global_generator_is_seeded_by_the_seed_alone(tmp_path):
+    study = Study("dropout", draw_globally, {"a": {"x": 1}, "b": {"x": 2}}, [0, 1], Bins([0, 2]))
+    before = torch.get_rng_state()
+    drawn = study.execute(tmp_path, progress=False).predictions
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[:, 0] != drawn[:, 1]).any()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def draw_globally(method, seed):
+    return Run(np.ones(3), torch.rand(3), [5])

@@ -192,6 +192,13 @@ def _train_and_save(fabric, folder):
     data = line()
     result = fit(Linear(), data, seed=0, epochs=60, learning_rate=0.1, fabric=fabric)
     torch.save(weights_of(result.model), f"{folder}/{fabric.global_rank}.pt")
+    # Batches of 100 split 256 samples unevenly: the mean must still be over the samples met.
+    (only,) = fit(Linear(), data, seed=0, epochs=1, batch_size=100, fabric=fabric, loss=one).history
+    assert only["train_loss"] == pytest.approx(1.0)
+
+
+def one(pred, _target, _weight):
+    return pred.sum() * 0 + 1
 
 
 def test_two_processes_agree_and_learn(tmp_path):
@@ -212,3 +219,106 @@ def test_shift_moves_by_whole_pixels_each_image_its_own_way():
     assert set(rows.tolist()) == set(columns.tolist()) == {-2, -1, 0, 1, 2}
     assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 25
     assert float(moved.sum()) == 3 * 200
+
+
+# ---- what only a spy can tell
+
+
+def test_the_epoch_is_chosen_on_the_validation_set_as_it_is():
+    data, network, seen = line(), model(), []
+    expected = predict(network, data.val.x)
+
+    def spy(pred, target):
+        seen.append((pred, target))
+        return (pred - target).abs().mean()
+
+    def far_off(x, _):
+        return x + 9
+
+    fit(network, data, seed=0, epochs=1, learning_rate=0.0, augment=far_off, val_error=spy)
+    assert torch.equal(seen[0][1], data.val.y)
+    torch.testing.assert_close(seen[0][0], expected)
+
+
+def test_a_tie_keeps_the_earlier_epoch():
+    errors = iter([2.0, 1.0, 1.0])
+    result = fit(
+        Linear(), line(), seed=0, epochs=3, val_error=lambda *_: torch.tensor(next(errors))
+    )
+    assert result.best_epoch == 1
+
+
+def test_another_seed_draws_another_augmentation():
+    draws = []
+
+    def spy(x, generator):
+        draws.append(float(torch.rand(1, generator=generator, device=generator.device)))
+        return x
+
+    for seed in (3, 4):
+        fit(Linear(), line(), seed=seed, epochs=1, batch_size=1000, augment=spy)
+    assert draws[0] != draws[1]
+
+
+def test_the_learning_rate_falls_step_by_step():
+    network, bias = Linear(), []
+
+    def slope(pred, _target, _weight):  # a constant gradient: Adam's step is the learning rate
+        bias.append(float(network.layer.bias.detach()))
+        return pred.mean()
+
+    fit(network, line(), seed=0, loss=slope, epochs=3, learning_rate=0.1)
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(11) / 12))
+    np.testing.assert_allclose(-np.diff(bias), expected, rtol=1e-3)
+
+
+class Modes(Linear):
+    def __init__(self):
+        super().__init__()
+        self.modes = []
+
+    def forward(self, x):
+        self.modes.append(self.training)
+        return super().forward(x)
+
+
+def test_every_epoch_trains_in_training_mode_and_validates_in_the_other():
+    network = Modes()
+    fit(network, line(), seed=0, epochs=2, batch_size=128)
+    assert network.modes == [True, True, False] * 2
+
+
+def test_train_loss_is_the_mean_over_samples_of_uneven_batches():
+    data = line()
+    (only,) = fit(Linear(), data, seed=0, epochs=1, learning_rate=0.0, batch_size=100).history
+    assert only["train_loss"] == pytest.approx(float(data.train.y.abs().mean()), rel=1e-5)
+
+
+def test_a_validation_error_of_nan_stops_at_once():
+    with pytest.raises(FloatingPointError, match="validation error became NaN in epoch 0"):
+        fit(Linear(), line(), seed=0, val_error=lambda *_: torch.tensor(torch.nan))
+
+
+def test_an_empty_validation_set_is_refused():
+    data = line()
+    object.__setattr__(data, "val", Split(torch.empty(0, 2), torch.empty(0)))
+    with pytest.raises(ValueError, match="validation set is empty"):
+        fit(Linear(), data, seed=0)
+
+
+def test_numpy_seeds_and_weights_will_do():
+    weights = np.linspace(0.5, 1.5, 256)
+    runs = [
+        fit(model(), line(), seed=np.int64(3), weights=weights, epochs=1),
+        fit(model(), line(), seed=3, weights=torch.from_numpy(weights), epochs=1),
+    ]
+    first, second = (weights_of(run.model) for run in runs)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_prediction_takes_the_models_precision():
+    network, x = Linear(), torch.randn(5, 2)
+    expected = predict(network, x)
+    got = predict(network.double(), x)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected)
