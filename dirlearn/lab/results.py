@@ -278,7 +278,7 @@ class Results:
             if not file.exists():
                 raise FileNotFoundError(f"{file} is missing; give the record's path without suffix")
         try:
-            with npz.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            with npz.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
                 held = {key: saved[key] for key in saved.files}
             said = dict(json.loads(provenance.read_text(encoding="utf-8")))
             written = pd.read_csv(csv, dtype=str, keep_default_na=False)
