@@ -22,7 +22,8 @@ def effective_density(
     .. math:: \tilde n_b = \sum_j k_j\, n_{b+j}
 
     Beyond the first and last bin the counts are mirrored, so that no mass is lost:
-    :math:`\sum_b \tilde n_b = \sum_b n_b`, and equal counts stay equal.
+    :math:`\sum_b \tilde n_b = \sum_b n_b`, and equal counts stay equal. (The paper's integral has
+    nothing there, which makes the ends look rarer than they are.)
 
     Parameters
     ----------
