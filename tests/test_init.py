@@ -45,7 +45,7 @@ def test_star_import_brings_every_public_name_and_no_other():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'dirlearn' has no attribute 'lds_weight'"):
-        dirlearn.lds_weight  # noqa: B018
+        dirlearn.lds_weight  # noqa: B018  # asking for it is the test
 
 
 def test_version_is_that_of_the_metadata():

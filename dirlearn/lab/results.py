@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 REGIONS = ("all", *SHOTS)
 METRICS = ("mae", "mse", "gm")
 
+# What the .npz of a record holds.
+_EXTRA = {"method": str, "seed": np.int64, "name": str, "value": np.float64}
+_SAVED = {"name", "methods", "seeds", "edges", "outside", "target", "predictions", "train_counts"}
+_SAVED |= {"decimals", *(f"extra_{column}" for column in _EXTRA)}
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
@@ -240,8 +245,7 @@ class Results:
         The .npz is the record; the .csv, to six digits, is for people and diffs; the .json holds
         the provenance.
         """
-        types = {"method": str, "seed": np.int64, "name": str, "value": np.float64}
-        extra = {f"extra_{c}": self.extra[c].to_numpy(t) for c, t in types.items()}
+        extra = {f"extra_{c}": self.extra[c].to_numpy(t) for c, t in _EXTRA.items()}
         npz, csv, provenance = _record_paths(path)
         npz.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
@@ -286,9 +290,7 @@ class Results:
             raise ValueError(
                 f"a file of the record {path} is cut short or damaged: {error}"
             ) from error
-        missing = {"name", "methods", "outside", "extra_value", "decimals"} - held.keys()
-        missing |= {"seeds", "edges", "target", "predictions", "train_counts"} - held.keys()
-        if missing:
+        if missing := _SAVED - held.keys():
             raise ValueError(f"{npz} lacks {', '.join(sorted(missing))}; save the results again")
         outside: Any = str(held["outside"])
         results = cls(
@@ -299,9 +301,7 @@ class Results:
             target=held["target"],
             predictions=held["predictions"],
             train_counts=held["train_counts"],
-            extra=pd.DataFrame(
-                {c: held[f"extra_{c}"] for c in ("method", "seed", "name", "value")}
-            ),
+            extra=pd.DataFrame({column: held[f"extra_{column}"] for column in _EXTRA}),
             provenance=said,
             decimals=int(held["decimals"]),
         )

@@ -126,7 +126,7 @@ def environment() -> dict[str, str]:
     info = Path("/proc/cpuinfo")  # where platform.processor() is empty
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

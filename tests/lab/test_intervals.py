@@ -245,13 +245,13 @@ def test_verdicts(low, high, lower, higher):
 def test_a_verdict_cannot_be_written_by_hand():
     judged = claim("It helps.", difference(-1, 1), "lower")
     with pytest.raises(AttributeError):
-        judged.verdict = "holds"  # type: ignore[misc]
+        judged.verdict = "holds"  # type: ignore[misc]  # refusing it is the test
     assert "verdict" not in {f.name for f in dataclasses.fields(Claim)}
 
 
 def test_claims_ask_for_a_known_side_and_a_difference():
     with pytest.raises(ValueError, match="got 'less'"):
-        claim("It helps.", difference(-1, 1), "less")  # type: ignore[arg-type]
+        claim("It helps.", difference(-1, 1), "less")  # type: ignore[arg-type]  # likewise
     mean = Estimate(7.0, 6.0, 8.0, 5, 100, method="LDS")
     with pytest.raises(ValueError, match="give a difference"):
         claim("It helps.", mean, "higher")
