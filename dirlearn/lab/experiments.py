@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.study import Results, Run, Study
-from dirlearn.lab.training import fit, predict, shift
+from dirlearn.lab.training import fit, predict, shift, supervised
 from dirlearn.lds import lds_weights
 
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -118,7 +118,7 @@ def train_task(method: Mapping[str, Any], seed: int, *, epochs: int = 25) -> Run
         seed=seed,
         epochs=epochs,
         augment=shift,
-        loss=_cross_entropy,
+        objective=supervised(_cross_entropy),
         val_error=_error_rate,
     )
     prediction = np.asarray(predict(result.model, data.test.x).argmax(dim=1))

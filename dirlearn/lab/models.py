@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import Tensor, nn
 
 
@@ -15,6 +17,12 @@ class Regressor(nn.Module):
     offset, scale : float
         The prediction is ``offset + scale * head(features)``; take the middle and about a quarter
         of the target's range, so that the head starts in the right place.
+    fds : Module, optional
+        Called as ``fds(features, y)`` between encoder and head, such as :class:`dirlearn.FDS`.
+
+    Called with inputs alone the model gives predictions of shape (N,). Called with inputs and
+    targets, as in training, it gives predictions and features, the features as the encoder made
+    them, and the predictions from what ``fds`` made of them.
 
     Examples
     --------
@@ -22,19 +30,36 @@ class Regressor(nn.Module):
     >>> model = Regressor(conv_encoder(), offset=50.0, scale=25.0)
     >>> model(torch.zeros(8, 1, 28, 28)).shape
     torch.Size([8])
-    >>> model.encoder(torch.zeros(8, 1, 28, 28)).shape
+    >>> prediction, features = model(torch.zeros(8, 1, 28, 28), torch.zeros(8))
+    >>> features.shape
     torch.Size([8, 64])
     """
 
-    def __init__(self, encoder: nn.Module, offset: float, scale: float) -> None:
+    def __init__(
+        self, encoder: nn.Module, offset: float, scale: float, fds: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(int(encoder.num_features), 1)  # type: ignore[arg-type]  # an int, not a module
+        self.fds = fds
         self.offset, self.scale = offset, scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.offset + self.scale * self.head(self.encoder(x)).squeeze(-1)
-        return output
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        features: Tensor = self.encoder(x)
+        if y is None:
+            return self._predict(features)
+        calibrated = features if self.fds is None else self.fds(features, y)
+        return self._predict(calibrated), features
+
+    def _predict(self, features: Tensor) -> Tensor:
+        prediction: Tensor = self.offset + self.scale * self.head(features).squeeze(-1)
+        return prediction
 
 
 class Classifier(nn.Module):

@@ -19,7 +19,9 @@ from dirlearn.arrays import ArrayT
 from dirlearn.lab.datasets import Dataset
 from dirlearn.losses import weighted_l1
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # prediction, target, weight -> scalar
+Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # model, x, y, weight -> scalar
+Regularizer = Callable[[Tensor, Tensor], Tensor]  # features, target -> scalar
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -36,18 +38,58 @@ class Fit:
     seconds: float = math.nan
 
 
+def supervised(loss: Loss = weighted_l1) -> Objective:
+    """What :func:`fit` minimises by default: the loss of the predictions, and nothing else.
+
+    Examples
+    --------
+    >>> ones = torch.ones(4)
+    >>> supervised()(nn.Flatten(0), 3 * ones, ones, ones)
+    tensor(2.)
+    """
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        return loss(model(x), y, weight)
+
+    return objective
+
+
+def on_features(loss: Loss = weighted_l1, regularizer: Regularizer | None = None) -> Objective:
+    """Loss of the predictions plus ``regularizer(features, target)``, such as RankSim.
+
+    The model is called as ``model(x, y)`` and gives predictions and features, as
+    :class:`dirlearn.lab.models.Regressor` does: that is how targets reach its FDS layer.
+
+    Examples
+    --------
+    >>> from dirlearn.lab.models import Regressor, table_encoder
+    >>> model = Regressor(table_encoder(2), offset=0.0, scale=1.0)
+    >>> objective = on_features(regularizer=lambda features, target: features.mean())
+    >>> objective(model, torch.zeros(4, 2), torch.zeros(4), torch.ones(4)).shape
+    torch.Size([])
+    """
+
+    def objective(model: nn.Module, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        prediction, features = model(x, y)
+        value = loss(prediction, y, weight)
+        return value if regularizer is None else value + regularizer(features, y)
+
+    return objective
+
+
 def fit(
     model: nn.Module,
     data: Dataset,
     *,
     seed: int,
-    loss: Loss = weighted_l1,
+    objective: Objective | None = None,
     val_error: Callable[[Tensor, Tensor], Tensor] = nn.functional.l1_loss,
     weights: ArrayT | None = None,
     epochs: int = 15,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
     augment: Augment | None = None,
+    after_epoch: Callable[[int], None] | None = None,
     fabric: Fabric | None = None,
     progress: bool = False,
 ) -> Fit:
@@ -62,8 +104,9 @@ def fit(
     seed : int
         Order of the batches and draws of the augmentation. The model's initialisation is its
         maker's affair.
-    loss : callable
-        ``loss(prediction, target, weight)``, a scalar.
+    objective : callable, optional
+        ``objective(model, x, y, weight)``, a scalar: :func:`supervised`, by default with the mean
+        absolute error, or :func:`on_features`.
     val_error : callable
         ``val_error(prediction, target)``, a scalar, smaller is better; mean absolute error by
         default.
@@ -73,6 +116,9 @@ def fit(
         Of Adam; the learning rate falls to 0 along a cosine, step by step.
     augment : callable, optional
         ``augment(batch, generator)``, applied to each training batch on the training device.
+    after_epoch : callable, optional
+        ``after_epoch(epoch)``, called after the last batch and before the validation: the place for
+        ``model.fds.step()``.
     fabric : Fabric, optional
         Device, precision and processes, launched; by default one device, the accelerator if there
         is one.
@@ -110,6 +156,7 @@ def fit(
             f"weights must hold one weight per training sample, shape ({len(train)},), "
             f"got {tuple(per_sample.shape)}"
         )
+    objective = objective or supervised()
     started = time.perf_counter()
     seed = operator.index(seed)  # torch takes no NumPy integer
     fabric = fabric or Fabric(accelerator="auto", devices=1)
@@ -131,7 +178,7 @@ def fit(
         total = torch.zeros(2, device=fabric.device)  # of the loss, and of the samples met
         for x, y, w in loader:
             batch = x if augment is None else augment(x, draws)
-            value = loss(wrapped(batch), y, w)
+            value = objective(wrapped, batch, y, w)
             optimizer.zero_grad(set_to_none=True)
             fabric.backward(value)
             optimizer.step()
@@ -145,6 +192,8 @@ def fit(
                 f"learning_rate (now {learning_rate:g}), cap the weights (largest now "
                 f"{float(per_sample.max()):.3g}) with clip=, or look for NaN in the inputs"
             )
+        if after_epoch is not None:
+            after_epoch(epoch)
         error = float(val_error(predict(wrapped, data.val.x), data.val.y.cpu()))
         if math.isnan(error):
             raise FloatingPointError(

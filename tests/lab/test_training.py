@@ -11,7 +11,7 @@ from torch import nn
 from dirlearn.bins import Bins
 from dirlearn.lab.datasets import Dataset, Split
 from dirlearn.lab.models import Regressor, table_encoder
-from dirlearn.lab.training import fit, predict, shift
+from dirlearn.lab.training import fit, predict, shift, supervised
 from dirlearn.losses import weighted_l1, weighted_mse
 
 
@@ -46,7 +46,9 @@ class Linear(nn.Module):
 
 def test_it_learns():
     data = line()
-    result = fit(Linear(), data, seed=0, epochs=60, learning_rate=0.1, loss=weighted_mse)
+    result = fit(
+        Linear(), data, seed=0, epochs=60, learning_rate=0.1, objective=supervised(weighted_mse)
+    )
     assert nn.functional.l1_loss(predict(result.model, data.test.x), data.test.y) < 0.05
 
 
@@ -89,7 +91,7 @@ def test_batches_are_paired_across_methods():
 
     for weights in (None, torch.linspace(0.1, 2.0, 256)):
         seen.append([])
-        fit(model(), line(), seed=5, weights=weights, loss=spying, epochs=2)
+        fit(model(), line(), seed=5, weights=weights, objective=supervised(spying), epochs=2)
     assert len(seen[0]) == len(seen[1]) == 8
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
     assert not torch.equal(torch.cat(seen[0][:4]), torch.cat(seen[0][4:]))  # reshuffled
@@ -102,7 +104,7 @@ def test_each_sample_meets_its_own_weight():
         torch.testing.assert_close(weight, 2 * target)
         return weighted_l1(pred, target, weight)
 
-    fit(model(), data, seed=0, weights=2 * data.train.y, loss=checking, epochs=1)
+    fit(model(), data, seed=0, weights=2 * data.train.y, objective=supervised(checking), epochs=1)
 
 
 def test_the_best_epoch_on_validation_is_kept_and_the_test_set_unread():
@@ -132,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_says_what_to_try(bad):
         return weighted_l1(pred, target, weight) * bad
 
     with pytest.raises(FloatingPointError, match=r"in epoch 0; try a lower learning_rate"):
-        fit(model(), line(), seed=0, loss=diverging, epochs=50)
+        fit(model(), line(), seed=0, objective=supervised(diverging), epochs=50)
     assert len(epochs) == 4  # one epoch of four batches
 
 
@@ -193,7 +195,9 @@ def _train_and_save(fabric, folder):
     result = fit(Linear(), data, seed=0, epochs=60, learning_rate=0.1, fabric=fabric)
     torch.save(weights_of(result.model), f"{folder}/{fabric.global_rank}.pt")
     # Batches of 100 split 256 samples unevenly: the mean must still be over the samples met.
-    (only,) = fit(Linear(), data, seed=0, epochs=1, batch_size=100, fabric=fabric, loss=one).history
+    (only,) = fit(
+        Linear(), data, seed=0, epochs=1, batch_size=100, fabric=fabric, objective=supervised(one)
+    ).history
     assert only["train_loss"] == pytest.approx(1.0)
 
 
@@ -267,7 +271,7 @@ def test_the_learning_rate_falls_step_by_step():
         bias.append(float(network.layer.bias.detach()))
         return pred.mean()
 
-    fit(network, line(), seed=0, loss=slope, epochs=3, learning_rate=0.1)
+    fit(network, line(), seed=0, objective=supervised(slope), epochs=3, learning_rate=0.1)
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(11) / 12))
     np.testing.assert_allclose(-np.diff(bias), expected, rtol=1e-3)
 
