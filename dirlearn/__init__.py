@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirlearn import released
 from dirlearn.bins import Bins
+from dirlearn.fds import FDS
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FDS",
     "Bins",
     "ShotMetrics",
     "balanced_mae",

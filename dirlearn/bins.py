@@ -71,6 +71,9 @@ class Bins:
             raise ValueError(f'outside must be "clip" or "error", got {outside!r}')
         array.setflags(write=False)
         self.edges: npt.NDArray[np.float64] = array
+        self._edges = torch.from_numpy(
+            array.copy()
+        )  # the same for accelerators and compiled graphs
         self.outside = outside
 
     @classmethod
@@ -225,7 +228,7 @@ class Bins:
         array([ 3,  7, 49, 49])
         """
         if isinstance(y, Tensor):
-            if y.device.type != "cpu":
+            if y.device.type != "cpu" or torch.compiler.is_compiling():
                 return self._index_on_device(y)
         labels = to_numpy(y, "y")
         edges: Array = self.edges
@@ -242,16 +245,17 @@ class Bins:
         if y.dtype.is_complex or y.dtype == torch.bool:
             raise TypeError(f"y must hold real numbers, got dtype {y.dtype}")
         y = y.detach()
-        if not y.isfinite().all():
+        # A compiled graph cannot stop to look: there, labels are taken as they come.
+        if not torch.compiler.is_compiling() and not y.isfinite().all():
             check_finite(to_numpy(y, "y"), "y")
         precision = y.dtype if y.is_floating_point() else torch.float64
-        edges = torch.as_tensor(self.edges.copy()).to(y.device, precision)
+        edges = self._edges.to(y.device, precision)
         self._refuse_outside(y, edges)
         found = torch.bucketize(y.to(precision).contiguous(), edges, right=True)
         return (found - 1).clamp_(0, len(self) - 1)
 
     def _refuse_outside(self, y: Any, edges: Any) -> None:
-        if self.outside == "clip":
+        if self.outside == "clip" or torch.compiler.is_compiling():
             return
         out = (y < edges[0]) | (y > edges[-1])
         if out.any():

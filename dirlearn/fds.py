@@ -1,0 +1,315 @@
+"""Feature distribution smoothing (Yang et al. 2021): features of near labels share statistics."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dirlearn.arrays import to_numpy
+from dirlearn.bins import Bins, check_bins
+from dirlearn.covariance import Covariance, Diagonal, Full
+from dirlearn.kernels import Kernel, kernel_window
+from dirlearn.lds import Clip, check_clip
+from dirlearn.moments import Moments
+
+_COVARIANCES: dict[str, Covariance] = {"diagonal": Diagonal(), "full": Full()}
+
+
+class FDS(nn.Module):
+    r"""Calibrate training features to the smoothed statistics of their label's neighbourhood.
+
+    Between encoder and last regressor (Yang et al. 2021, section 3.2). For each bin b of the target
+    axis, with mean :math:`\mu_b` and covariance :math:`\Sigma_b` of its features,
+
+    .. math::
+        \tilde\mu_b = \sum_{b'} k_{b - b'}\, \mu_{b'}, \qquad
+        \tilde\Sigma_b = \sum_{b'} k_{b - b'}\, \Sigma_{b'}, \qquad
+        \tilde z = \tilde\Sigma_b^{1/2} \Sigma_b^{-1/2} (z - \mu_b) + \tilde\mu_b .
+
+    The statistics are those of the epochs before, so two lines are added to a training loop::
+
+        features = encoder(x)
+        prediction = head(fds(features, y))     # y: the batch's targets
+        ...
+        fds.step()                              # after the last batch of an epoch
+
+    In training mode the layer calibrates out of place, passes gradients on, and takes the features
+    as they came in into the statistics of the epoch, as batch normalisation does. Before the first
+    step, and in evaluation mode, where no label is known, features pass unchanged.
+
+    Parameters
+    ----------
+    num_features : int
+        C, the number of features.
+    bins : Bins
+        The target axis, K bins.
+    kernel, size, sigma
+        As for :func:`dirlearn.kernel_window`; the defaults are the paper's.
+    momentum : float
+        Share of the old statistics in the running ones, :math:`\mu \leftarrow \alpha \mu +
+        (1 - \alpha) \mu^{epoch}`, from 0 to below 1. Default 0.9 (the paper's). The first epoch
+        that meets a bin counts in full.
+    covariance : {"diagonal", "full"}
+        A variance per feature, as the released code has it, or the matrix of the equations, which
+        costs memory K C² and is shrunk where a bin has no more samples than features.
+    clip : (low, high)
+        Limits on the ratio of smoothed to own variance; for a full covariance on the squared
+        singular values of :math:`\tilde\Sigma^{1/2} \Sigma^{-1/2}`. Default (0.1, 10) (released
+        code for images; (0.5, 2) for text and (0.2, 5) for depth there). None leaves a side open.
+    channel_dim : int
+        Axis of the features; 1 serves (N, C) and (N, C, H, W).
+    track : bool
+        Whether a training forward takes features into the statistics. With False, show them to
+        :meth:`observe` in a pass of your own over the training set, as the paper does.
+
+    Attributes
+    ----------
+    count : Tensor of shape (K,)
+        The most samples that the bin had in one epoch.
+    running_mean : Tensor of shape (K, C)
+    running_cov : Tensor of shape (K, C), or (K, C, C)
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, ``covariance`` is another word, or no window can be built.
+    TypeError
+        If ``bins`` is not a :class:`Bins`.
+
+    Notes
+    -----
+    *Empty bins* take no part: the kernel is renormalised over the bins that have data, also at the
+    ends of the axis. *A bin with one sample* has no spread of its own: it borrows the smoothed one,
+    so its features are only shifted. *A label in a bin never met* passes unchanged.
+
+    Memory is O(K C) whatever the number of samples. In a distributed run :meth:`step` sums over
+    the processes; call it in all of them. The state dict carries a half-finished epoch as well.
+
+    The released code differs in ways that matter: see :class:`dirlearn.released.FDS`.
+
+    Examples
+    --------
+    >>> fds = FDS(num_features=2, bins=Bins.uniform(0, 3, 1), kernel="triangular", size=3)
+    >>> z = torch.tensor([[0.0, 0.0], [2.0, 4.0], [6.0, 0.0], [8.0, 2.0]])
+    >>> y = torch.tensor([0.5, 0.5, 1.5, 1.5])
+    >>> _ = fds(z, y)                             # an epoch of one batch
+    >>> fds.step()
+    >>> fds.running_mean
+    tensor([[1., 2.],
+            [7., 1.],
+            [0., 0.]])
+    >>> fds(z, y).round(decimals=3)               # mean of bin 0, first: (2 * 1 + 1 * 7) / 3
+    tensor([[ 2.0000, -0.0650],
+            [ 4.0000,  3.3990],
+            [ 4.0000, -0.0810],
+            [ 6.0000,  2.7480]])
+    >>> fds.eval()(z) is z
+    True
+
+    Derived in the chapter *Feature distribution smoothing*.
+    """
+
+    window: Tensor
+    count: Tensor
+    running_mean: Tensor
+    running_cov: Tensor
+    change: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        bins: Bins,
+        kernel: Kernel = "gaussian",
+        size: int = 5,
+        sigma: float = 2.0,
+        momentum: float = 0.9,
+        covariance: Literal["diagonal", "full"] = "diagonal",
+        clip: Clip = (0.1, 10.0),
+        channel_dim: int = 1,
+        track: bool = True,
+    ) -> None:
+        super().__init__()
+        check_bins(bins)
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        if not 0 <= momentum < 1:
+            raise ValueError(
+                f"momentum must lie in [0, 1), got {momentum}: it is the share of the old "
+                "statistics, 0.9 in the paper (torch's BatchNorm calls 0.1 what is 0.9 here)"
+            )
+        if covariance not in _COVARIANCES:
+            raise ValueError(f'covariance must be "diagonal" or "full", got {covariance!r}')
+        self.num_features, self.bins = num_features, bins
+        self.momentum, self.covariance = momentum, covariance
+        self.clip = check_clip(clip)
+        self.channel_dim, self.track = channel_dim, track
+        self._spread = _COVARIANCES[covariance]
+        shape = self._spread.shape(num_features)
+        window = to_numpy(kernel_window(kernel, size, sigma), "kernel")
+        self.register_buffer("window", torch.from_numpy(window).float(), persistent=False)
+        self.register_buffer("count", torch.zeros(len(bins), dtype=torch.int64))
+        self.register_buffer("running_mean", torch.zeros(len(bins), num_features))
+        self.register_buffer("running_cov", torch.zeros(len(bins), *shape))
+        # Calibration is change(z) + shift, a map per bin, frozen for an epoch.
+        same = self._spread.identity(self.running_cov)
+        self.register_buffer("change", same.repeat(len(bins), *[1] * same.ndim))
+        self.register_buffer("shift", torch.zeros(len(bins), num_features))
+        # No buffers: DistributedDataParallel overwrites those with the first process's own.
+        self._epoch = Moments(len(bins), num_features, self._spread, torch.float32)
+
+    def extra_repr(self) -> str:
+        """What distinguishes this layer, for ``print``."""
+        return f"{self.num_features}, {self.bins}, covariance={self.covariance!r}"
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Calibrate the features of a training batch; in evaluation mode give back ``z`` itself.
+
+        Parameters
+        ----------
+        z : Tensor of shape (N, C) or (N, C, ...), features on ``channel_dim``
+        y : Tensor of the shape of ``z`` without that axis
+            Targets, in the unit of the bins; not needed in evaluation mode.
+
+        Returns
+        -------
+        Tensor of the shape and dtype of ``z``
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, ``y`` is missing in training mode, a target is NaN or infinite, or
+            outside bins that refuse it.
+        TypeError
+            If ``z`` is not a floating-point tensor.
+        """
+        if not self.training:
+            return z
+        rows, index = self._rows(z, y)
+        if self.track and self.training:
+            self._epoch.add(rows.detach(), index)
+        changed = self._spread.apply(self.change.index_select(0, index), rows.to(self.change.dtype))
+        return self._restore(changed.add_(self.shift.index_select(0, index)), z)
+
+    @torch.no_grad()
+    def observe(self, z: Tensor, y: Tensor) -> None:
+        """Take features into the statistics of the epoch, in either mode, and calibrate nothing.
+
+        Shapes and errors are those of :meth:`forward`.
+        """
+        rows, index = self._rows(z, y)
+        self._epoch.add(rows, index)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """End an epoch: sum over processes, update the running statistics, smooth, and freeze them.
+
+        Raises
+        ------
+        RuntimeError
+            If no features were observed since the last step.
+        FloatingPointError
+            If features were NaN or infinite; the statistics are then as before the epoch.
+        """
+        epoch = self._epoch
+        epoch.to(self.running_mean.device, epoch.mean.dtype)
+        epoch.all_reduce()
+        if not epoch.count.any():
+            raise RuntimeError(
+                "no features were observed since the last step(): call fds(z, y) in training mode "
+                "with track=True, or fds.observe(z, y), before fds.step()"
+            )
+        if not (epoch.mean.isfinite().all() and epoch.products.isfinite().all()):
+            epoch.clear()
+            raise FloatingPointError(
+                "features observed in this epoch were NaN or infinite, so the step was not taken; "
+                "lower the learning rate, or look for NaN in the inputs"
+            )
+        self._update(epoch)
+        self._freeze(self.smoothed_mean, self.smoothed_cov)
+        epoch.clear()
+
+    @property
+    def smoothed_mean(self) -> Tensor:
+        """Smoothed running means, (K, C); a bin without data in its window holds zeros."""
+        return self._smooth(self.running_mean, self.count > 0)
+
+    @property
+    def smoothed_cov(self) -> Tensor:
+        """Smoothed running variances or covariances, of the shape of ``running_cov``."""
+        return self._smooth(self._own_cov(), self.count > 1)
+
+    def _own_cov(self) -> Tensor:
+        return self._spread.regular(self.running_cov, self.count)
+
+    def _update(self, epoch: Moments) -> None:
+        for running, now, least in (
+            (self.running_mean, epoch.mean, 1),
+            (self.running_cov, epoch.spread, 2),
+        ):
+            known = (epoch.count >= least).view(-1, *[1] * (now.ndim - 1))
+            before = (self.count >= least).view_as(known)
+            mixed = torch.where(before, torch.lerp(now, running.to(now), self.momentum), now)
+            running.copy_(torch.where(known, mixed, running.to(now)))
+        self.count.copy_(torch.maximum(self.count, epoch.count))
+
+    def _freeze(self, smoothed_mean: Tensor, smoothed_cov: Tensor) -> None:
+        """Turn statistics into one map per bin: identity where a bin has none of its own."""
+        met, spread = self.count > 0, self.count > 1
+        change = self._spread.match(self._own_cov(), smoothed_cov, self.clip)
+        same = self._spread.identity(change)
+        change = torch.where(spread.view(-1, *[1] * same.ndim), change, same)
+        shift = smoothed_mean - self._spread.apply(change, self.running_mean)
+        self.change.copy_(change)
+        self.shift.copy_(torch.where(met[:, None], shift, 0.0))
+
+    def _smooth(self, values: Tensor, known: Tensor) -> Tensor:
+        """Average over the window, of the bins that are known, along the axis of the bins."""
+        flat = torch.where(known[:, None], values.flatten(1), 0.0)
+        weights = torch.cat([flat, known[:, None].to(flat)], dim=1).T[:, None]
+        window = self.window.to(flat)[None, None]
+        summed = F.conv1d(weights, window, padding=window.shape[-1] // 2)[:, 0].T
+        total = summed[:, -1:]
+        mean = torch.where(total > 0, summed[:, :-1] / total.clamp_min(1e-30), 0.0)
+        return mean.view_as(values)
+
+    def _rows(self, z: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """Features as rows (M, C), and the bin of each (M,)."""
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            got = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise TypeError(f"z must be a floating-point tensor, got {got}; call .float() on it")
+        if y is None:
+            raise ValueError(
+                "in training mode FDS needs the targets: fds(z, y); to predict, call eval()"
+            )
+        y = torch.as_tensor(y, device=z.device)
+        last = z.movedim(self.channel_dim, -1) if -z.ndim <= self.channel_dim < z.ndim else z[:0]
+        if last.shape[-1:] != (self.num_features,) or last.shape[:-1] != y.shape:
+            raise ValueError(
+                f"z has shape {tuple(z.shape)} and y {tuple(y.shape)}; z needs {self.num_features} "
+                f"features on axis {self.channel_dim} (channel_dim), and y the shape of z without "
+                "that axis: squeeze a trailing 1 from y, or give z a batch axis"
+            )
+        return last.reshape(-1, self.num_features), self.bins.index(y.reshape(-1))
+
+    def _restore(self, rows: Tensor, like: Tensor) -> Tensor:
+        """Rows back in the shape and dtype of the features they came from."""
+        shape = like.movedim(self.channel_dim, -1).shape
+        return rows.to(like.dtype).view(shape).movedim(-1, self.channel_dim)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Statistics of the epoch under way, so that training resumes in its middle."""
+        epoch = self._epoch
+        return {
+            "count": epoch.count.clone(),
+            "mean": epoch.mean.clone(),
+            "products": epoch.products.clone(),
+        }
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take up the statistics of an epoch under way."""
+        for name, value in state.items():
+            setattr(self._epoch, name, value.clone())
