@@ -71,9 +71,7 @@ class Bins:
             raise ValueError(f'outside must be "clip" or "error", got {outside!r}')
         array.setflags(write=False)
         self.edges: npt.NDArray[np.float64] = array
-        self._edges = torch.from_numpy(
-            array.copy()
-        )  # the same for accelerators and compiled graphs
+        self._edges = torch.from_numpy(array.copy())  # for accelerators and compiled graphs
         self.outside = outside
 
     @classmethod

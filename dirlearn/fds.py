@@ -228,8 +228,7 @@ class FDS(nn.Module):
                 "features observed in this epoch were NaN or infinite, so the step was not taken; "
                 "lower the learning rate, or look for NaN in the inputs"
             )
-        self._update(epoch)
-        self._freeze(self.smoothed_mean, self.smoothed_cov)
+        self._renew(epoch)
         epoch.clear()
 
     @property
@@ -241,6 +240,11 @@ class FDS(nn.Module):
     def smoothed_cov(self) -> Tensor:
         """Smoothed running variances or covariances, of the shape of ``running_cov``."""
         return self._smooth(self._own_cov(), self.count > 1)
+
+    def _renew(self, epoch: Moments) -> None:
+        """First the running statistics, then the calibration made of them: nothing lags."""
+        self._update(epoch)
+        self._freeze(self.smoothed_mean, self.smoothed_cov)
 
     def _own_cov(self) -> Tensor:
         return self._spread.regular(self.running_cov, self.count)
