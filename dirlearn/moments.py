@@ -58,6 +58,8 @@ class Moments:
     def add(self, rows: Tensor, index: Tensor) -> None:
         """Take in ``rows`` (M, C), each in the bin that ``index`` (M,) names."""
         self.to(rows.device, self.mean.dtype)
+        if len(rows) == 0:
+            return
         for part, where in zip(torch.split(rows, _BLOCK), torch.split(index, _BLOCK), strict=True):
             self._merge(*self._block(part, where))
 
@@ -90,9 +92,10 @@ class Moments:
         """Count, mean and products of one block, in two passes: sums, then deviations."""
         total, products = torch.zeros_like(self.mean), torch.zeros_like(self.products)
         count = torch.zeros_like(self.count).index_add_(0, index, torch.ones_like(index))
+        near = self._some_row(rows, index)
         for part, where in self._chunks(rows, index):
-            total.index_add_(0, where, part)
-        mean = total / self._per_bin(total, count.clamp_min(1))
+            total.index_add_(0, where, part - near.index_select(0, where))
+        mean = near + total / self._per_bin(total, count.clamp_min(1))
         rest = total.zero_()
         for part, where in self._chunks(rows, index):
             deviation = part - mean.index_select(0, where)
@@ -103,6 +106,13 @@ class Moments:
         correction = self.covariance.product(rest, rest)
         products -= correction * self._per_bin(correction, count)
         return count, mean + rest, products
+
+    def _some_row(self, rows: Tensor, index: Tensor) -> Tensor:
+        """One row of each bin, to sum the distances from: float32 sums of large numbers stray."""
+        place = torch.arange(len(rows), device=rows.device)
+        first = torch.full_like(self.count, len(rows)).scatter_reduce_(0, index, place, "amin")
+        some = rows.index_select(0, first.clamp_max(len(rows) - 1)).to(self.mean.dtype)
+        return torch.where(first[:, None] < len(rows), some, 0.0)
 
     def _chunks(self, rows: Tensor, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         numbers = _CHUNK.get(rows.device.type, _LARGE_CHUNK)
