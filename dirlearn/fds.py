@@ -189,8 +189,8 @@ class FDS(nn.Module):
         if not self.training:
             return z
         rows, index = self._rows(z, y)
-        if self.track and self.training:
-            self._epoch.add(rows.detach(), index)
+        if self.track:
+            self._take_in(rows.detach(), index)
         changed = self._spread.apply(self.change.index_select(0, index), rows.to(self.change.dtype))
         return self._restore(changed.add_(self.shift.index_select(0, index)), z)
 
@@ -200,8 +200,7 @@ class FDS(nn.Module):
 
         Shapes and errors are those of :meth:`forward`.
         """
-        rows, index = self._rows(z, y)
-        self._epoch.add(rows, index)
+        self._take_in(*self._rows(z, y))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -215,7 +214,7 @@ class FDS(nn.Module):
             If features were NaN or infinite; the statistics are then as before the epoch.
         """
         epoch = self._epoch
-        epoch.to(self.running_mean.device, epoch.mean.dtype)
+        epoch.to(self.running_mean.device, self._precision)
         epoch.all_reduce()
         if not epoch.count.any():
             raise RuntimeError(
@@ -234,7 +233,7 @@ class FDS(nn.Module):
     @property
     def smoothed_mean(self) -> Tensor:
         """Smoothed running means, (K, C); a bin without data in its window holds zeros."""
-        return self._smooth(self.running_mean, self.count > 0)
+        return self._smooth(self.running_mean.to(self._precision), self.count > 0)
 
     @property
     def smoothed_cov(self) -> Tensor:
@@ -246,8 +245,17 @@ class FDS(nn.Module):
         self._update(epoch)
         self._freeze(self.smoothed_mean, self.smoothed_cov)
 
+    @property
+    def _precision(self) -> torch.dtype:
+        """What statistics are computed in: that of the module, but ``float32`` at least."""
+        return torch.promote_types(self.running_mean.dtype, torch.float32)
+
     def _own_cov(self) -> Tensor:
-        return self._spread.regular(self.running_cov, self.count)
+        return self._spread.regular(self.running_cov.to(self._precision), self.count)
+
+    def _take_in(self, rows: Tensor, index: Tensor) -> None:
+        self._epoch.to(rows.device, self._precision)
+        self._epoch.add(rows, index)
 
     def _update(self, epoch: Moments) -> None:
         for running, now, least in (
@@ -266,7 +274,7 @@ class FDS(nn.Module):
         change = self._spread.match(self._own_cov(), smoothed_cov, self.clip)
         same = self._spread.identity(change)
         change = torch.where(spread.view(-1, *[1] * same.ndim), change, same)
-        shift = smoothed_mean - self._spread.apply(change, self.running_mean)
+        shift = smoothed_mean - self._spread.apply(change, self.running_mean.to(change))
         self.change.copy_(change)
         self.shift.copy_(torch.where(met[:, None], shift, 0.0))
 

@@ -223,4 +223,4 @@ class FDS(fds.FDS):
     def _smooth(self, values: Tensor, known: Tensor) -> Tensor:  # noqa: ARG002  # empty bins leak
         half = len(self.window) // 2
         padded = F.pad(values.T[:, None], (half, half), mode="reflect")
-        return F.conv1d(padded, self.window[None, None])[:, 0].T
+        return F.conv1d(padded, self.window.to(padded)[None, None])[:, 0].T

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torch import nn
@@ -167,6 +167,31 @@ def test_four_epochs_are_the_explicit_loops(options, bins, covariance, device):
             smooth = written.smooth(written.mean, b) * np.ones(3)
             np.testing.assert_allclose(fds.smoothed_mean[b].cpu(), smooth, rtol=1e-4, atol=1e-5)
         assert fds.count.tolist() == [written.count.get(b, 0) for b in range(len(bins))]
+
+
+@KINDS
+@given(
+    n=st.integers(2, 25),
+    half=st.integers(0, 4),
+    momentum=st.floats(0.1, 0.99),
+    seed=st.integers(0, 50),
+)
+@settings(max_examples=40)
+def test_in_float64_any_small_epoch_is_the_explicit_loops(covariance, n, half, momentum, seed):
+    size = 2 * half + 1
+    fds = FDS(2, AXIS, size=size, momentum=momentum, covariance=covariance).double()
+    full = covariance == "full"
+    written = Written(AXIS, kernel_window(size=size), momentum, (0.1, 10.0), full)
+    for epoch in range(2):
+        z, y = batch(n, 2, seed=100 * seed + epoch, dtype=DOUBLE)
+        fds(z, y)
+        fds.step()
+        written.epoch(z.tolist(), y.tolist())
+    for b, mean in written.mean.items():
+        np.testing.assert_allclose(fds.running_mean[b], mean, rtol=1e-10, atol=1e-12)
+    # The window is kept in float32.
+    expected = written.calibrate(z.tolist(), y.tolist())
+    np.testing.assert_allclose(fds(z, y), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_one_bin_is_left_where_it_is():
@@ -508,6 +533,39 @@ def test_features_of_any_precision_meet_float32_statistics(covariance, dtype, de
     out = fds(z, y)
     assert out.dtype == dtype
     assert_close(out.float(), expected(z.float(), y).to(dtype).float(), rtol=1e-2, atol=1e-2)
+
+
+@KINDS
+def test_a_float64_module_keeps_all_digits_of_bins_met_or_not(covariance):
+    z, y = batch(dtype=DOUBLE)
+    fds = FDS(3, AXIS, covariance=covariance).double()
+    fds(z[:60], y[:60])
+    fds.step()
+    kept = fds.running_mean.clone(), fds.running_cov.clone()
+    missed = y > 3
+    fds.observe(z[~missed], y[~missed])
+    fds.step()
+    assert torch.equal(fds.running_mean[3:], kept[0][3:])
+    assert torch.equal(fds.running_cov[3:], kept[1][3:])
+    for b in range(7):
+        own = z[:60][AXIS.index(y[:60]) == b]
+        assert_close(kept[0][b], own.mean(dim=0), rtol=1e-12, atol=1e-12)
+        spread = own.var(dim=0) if covariance == "diagonal" else own.T.cov()
+        assert_close(kept[1][b], spread, rtol=1e-12, atol=1e-12)
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_module_in_half_precision_sums_in_float32(covariance, dtype):
+    z, y = batch(1000, dtype=dtype)
+    fds = FDS(3, AXIS, covariance=covariance).to(dtype)
+    fds(z, y)
+    fds.step()
+    expected = fitted(z.float(), y, covariance=covariance)
+    eps = torch.finfo(dtype).eps
+    assert_close(fds.running_mean, expected.running_mean.to(dtype), rtol=eps, atol=eps)
+    assert_close(fds.running_cov, expected.running_cov.to(dtype), rtol=eps, atol=eps)
+    assert_close(fds(z, y).float(), expected(z.float(), y), rtol=0, atol=50 * eps)
 
 
 @KINDS
