@@ -125,7 +125,8 @@ class Full:
 
     def apply(self, change: Tensor, z: Tensor) -> Tensor:
         """One matrix-vector product per row."""
-        return (change @ z[..., None])[..., 0]
+        with torch.autocast(z.device.type, enabled=False):
+            return (change @ z[..., None])[..., 0]
 
     def identity(self, like: Tensor) -> Tensor:
         """The unit matrix."""

@@ -227,7 +227,8 @@ class FDS(nn.Module):
                 "features observed in this epoch were NaN or infinite, so the step was not taken; "
                 "lower the learning rate, or look for NaN in the inputs"
             )
-        self._renew(epoch)
+        with torch.autocast(self.running_mean.device.type, enabled=False):
+            self._renew(epoch)
         epoch.clear()
 
     @property
@@ -281,9 +282,12 @@ class FDS(nn.Module):
     def _smooth(self, values: Tensor, known: Tensor) -> Tensor:
         """Average over the window, of the bins that are known, along the axis of the bins."""
         flat = torch.where(known[:, None], values.flatten(1), 0.0)
-        weights = torch.cat([flat, known[:, None].to(flat)], dim=1).T[:, None]
-        window = self.window.to(flat)[None, None]
-        summed = F.conv1d(weights, window, padding=window.shape[-1] // 2)[:, 0].T
+        half = len(self.window) // 2
+        padded = F.pad(torch.cat([flat, known[:, None].to(flat)], dim=1), (0, 0, half, half))
+        # A convolution of torch would round to TF32 on a GPU, and to bfloat16 under autocast.
+        summed = torch.zeros_like(padded[: len(flat)])
+        for j, k in enumerate(self.window):
+            summed += k * padded[j : j + len(flat)]
         total = summed[:, -1:]
         mean = torch.where(total > 0, summed[:, :-1] / total.clamp_min(1e-30), 0.0)
         return mean.view_as(values)

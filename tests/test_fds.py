@@ -590,6 +590,33 @@ def test_autocast_trains_encoder_and_head_and_keeps_the_statistics_precise(covar
 
 
 @KINDS
+def test_autocast_rounds_neither_the_step_nor_the_calibration(covariance, device):
+    z, y = (t.to(device) for t in batch())
+    fds, expected = (FDS(3, AXIS, covariance=covariance, track=False).to(device) for _ in range(2))
+    for layer in (fds, expected):
+        layer.observe(z, y)
+    expected.step()
+    with torch.autocast(device.type, torch.bfloat16):
+        fds.step()
+        out = fds(z, y)
+        assert_close(fds.smoothed_mean, expected.smoothed_mean, rtol=0, atol=0)
+    assert_same_state(fds, expected, rtol=0, atol=0)
+    assert_close(out, expected(z, y), rtol=0, atol=0)
+
+
+@KINDS
+def test_a_window_wider_than_the_axis_and_a_wide_layer_smooth_alike(covariance):
+    """By a matrix over the bins, in place of the sum over the window."""
+    z, y = batch(empty=(1, 5))
+    fds = fitted(z, y, size=21, sigma=3.0, covariance=covariance)
+    distance = torch.arange(7)[:, None] - torch.arange(7)
+    weight = torch.exp(-(distance**2) / (2 * 3.0**2)) * (fds.count > 0)
+    weight = weight / weight.sum(dim=1, keepdim=True)
+    assert_close(fds.smoothed_mean, weight @ fds.running_mean)
+    assert_close(fds.smoothed_cov.flatten(1), weight @ fds.running_cov.flatten(1))
+
+
+@KINDS
 def test_compiled_it_is_the_same_over_two_epochs(covariance):
     """The graph as torch traces it, without breaks; machine code from it is inductor's affair."""
     torch.compiler.reset()
