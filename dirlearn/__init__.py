@@ -9,6 +9,7 @@ from dirlearn.bins import Bins
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
+from dirlearn.ranksim import RankSim, rank, ranksim_loss
 
 if TYPE_CHECKING:
     from dirlearn.metrics import (
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bins",
+    "RankSim",
     "ShotMetrics",
     "balanced_mae",
     "effective_density",
@@ -29,6 +31,8 @@ __all__ = [
     "kernel_window",
     "lds_weights",
     "mae_by_bin",
+    "rank",
+    "ranksim_loss",
     "released",
     "shot_metrics",
     "weighted_huber",
