@@ -10,6 +10,7 @@ from dirlearn.fds import FDS
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
+from dirlearn.ranksim import RankSim, rank, ranksim_loss
 
 if TYPE_CHECKING:
     from dirlearn.metrics import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FDS",
     "Bins",
+    "RankSim",
     "ShotMetrics",
     "balanced_mae",
     "effective_density",
@@ -31,6 +33,8 @@ __all__ = [
     "kernel_window",
     "lds_weights",
     "mae_by_bin",
+    "rank",
+    "ranksim_loss",
     "released",
     "shot_metrics",
     "weighted_huber",
