@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
+from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP
+from dirlearn.lab.features import train_features
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.training import fit, predict, shift, supervised
@@ -142,6 +144,11 @@ STUDIES: dict[str, Study] = {
         Study("lds_clip", train_digits, CLIPS, range(30, 40), ANGLES, {"density": "rough"}),
         Study("density_angles", train_task, {"angles": {"task": "angles"}}, range(10), ANGLES),
         Study("density_classes", train_task, {"classes": {"task": "classes"}}, range(10), ANGLES),
+        Study("features_choice", train_features, CHOICES, range(100, 104), ANGLES),
+        Study("memorising", train_features, MEMORISING, range(50, 60), ANGLES),
+        Study("factorial", train_features, FACTORIAL, range(60, 64), ANGLES),
+        Study("fds_variants", train_features, FDS_VARIANTS, range(70, 76), ANGLES),
+        Study("features_sweep", train_features, SWEEP, range(80, 84), ANGLES, {"steps": 1000}),
     )
 }
 

@@ -90,8 +90,10 @@ class Encoder(nn.Sequential):
         self.num_features = num_features
 
 
-def conv_encoder(num_features: int = 64) -> Encoder:
-    """Three convolutions and a linear layer for small grey images of any size.
+def conv_encoder(num_features: int = 64, last: nn.Module | None = None) -> Encoder:
+    """Three convolutions, a linear layer and a ``last`` one, for small grey images of any size.
+
+    ``last`` is by default a ReLU, so that no feature is negative.
 
     Examples
     --------
@@ -110,7 +112,7 @@ def conv_encoder(num_features: int = 64) -> Encoder:
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(576, num_features),
-        nn.ReLU(),
+        nn.ReLU() if last is None else last,
         num_features=num_features,
     )
 

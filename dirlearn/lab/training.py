@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -27,7 +28,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass
 class Fit:
-    """What :func:`fit` gives back: the model of the best epoch, and how it went.
+    """What :func:`fit` gives back: the trained model, its best epoch, and how it went.
 
     ``best_epoch`` is -1 if no validation error was finite.
     """
@@ -90,15 +91,16 @@ def fit(
     learning_rate: float = 1e-3,
     augment: Augment | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    keep: Literal["best", "last"] = "best",
     fabric: Fabric | None = None,
     progress: bool = False,
 ) -> Fit:
-    """Train with Adam under a cosine schedule and keep the epoch that is best on validation.
+    """Train with Adam under a cosine schedule; by default, keep the epoch best on validation.
 
     Parameters
     ----------
     model : Module
-        Trained in place; on return it holds the weights of the best epoch.
+        Trained in place; on return it holds the weights of the epoch that was kept.
     data : Dataset
         ``data.train`` is learned from and ``data.val`` chooses the epoch; the test set is not read.
     seed : int
@@ -119,6 +121,8 @@ def fit(
     after_epoch : callable, optional
         ``after_epoch(epoch)``, called after the last batch and before the validation: the place for
         ``model.fds.step()``.
+    keep : {"best", "last"}
+        Keep the weights of the best epoch on validation, or those at the end.
     fabric : Fabric, optional
         Device, precision and processes, launched; by default one device, the accelerator if there
         is one.
@@ -147,6 +151,8 @@ def fit(
         raise ValueError("the training set is empty")
     if len(data.val) == 0:
         raise ValueError("the validation set is empty, and it is what chooses the epoch")
+    if keep not in ("best", "last"):
+        raise ValueError(f'keep must be "best" or "last", got {keep!r}')
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     per_sample = torch.as_tensor(torch.ones(len(train)) if weights is None else weights)
@@ -204,7 +210,9 @@ def fit(
         if error < best:
             best, result.best_epoch = error, epoch
             best_state = deepcopy(model.state_dict())
-    if best_state:  # empty if every validation error was infinite: then the last epoch stays
+    if (
+        best_state and keep == "best"
+    ):  # empty if every validation error was infinite: then the last epoch stays
         model.load_state_dict(best_state)
     model.eval()
     result.seconds = time.perf_counter() - started

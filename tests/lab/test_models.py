@@ -31,3 +31,24 @@ def test_gradient_reaches_every_parameter():
     model = Regressor(conv_encoder(), 0.0, 1.0)
     model(torch.rand(8, 1, 28, 28)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+class Doubling(torch.nn.Module):
+    """Stands for FDS: in training mode it changes features, and wants the targets."""
+
+    def forward(self, z, y):
+        return 2 * z + y[:, None] if self.training else z
+
+
+def test_fds_stands_between_encoder_and_head_in_training():
+    model = Regressor(table_encoder(3, 8), offset=50.0, scale=25.0, fds=Doubling())
+    x, y = torch.rand(5, 3), torch.rand(5)
+    prediction, features = model(x, y)
+    torch.testing.assert_close(features, model.encoder(x))
+    torch.testing.assert_close(prediction, 50 + 25 * model.head(2 * features + y[:, None])[:, 0])
+    torch.testing.assert_close(model.eval()(x), 50 + 25 * model.head(features)[:, 0])
+
+
+def test_the_last_layer_of_the_encoder_can_be_chosen():
+    assert isinstance(conv_encoder(4, torch.nn.Identity())[-1], torch.nn.Identity)
+    assert isinstance(conv_encoder(4)[-1], torch.nn.ReLU)

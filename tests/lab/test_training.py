@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from dirlearn.bins import Bins
 from dirlearn.lab.datasets import Dataset, Split
 from dirlearn.lab.models import Regressor, table_encoder
-from dirlearn.lab.training import fit, predict, shift, supervised
+from dirlearn.lab.training import fit, on_features, predict, shift, supervised
 from dirlearn.losses import weighted_l1, weighted_mse
 
 
@@ -326,3 +327,70 @@ def test_prediction_takes_the_models_precision():
     got = predict(network.double(), x)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected)
+
+
+def test_features_and_targets_reach_the_regularizer_and_the_model():
+    data, seen = line(), []
+
+    def regularizer(features, target):
+        seen.append((features.shape, target))
+        return features.square().mean()
+
+    network = model()
+    reference = copy.deepcopy(network)
+    objective = on_features(weighted_mse, regularizer)
+    (only,) = fit(
+        network, data, seed=0, objective=objective, epochs=1, batch_size=1000, learning_rate=0.0
+    ).history
+    x, y = data.train.x, data.train.y
+    expected = (reference(x) - y).square().mean() + reference.encoder(x).square().mean()
+    assert only["train_loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert [shape for shape, _ in seen] == [(256, 8)]
+    torch.testing.assert_close(seen[0][1].sort().values, y.sort().values)
+
+
+def test_after_epoch_comes_between_the_batches_and_the_validation():
+    order = []
+
+    def objective(network, x, y, w):
+        order.append("batch")
+        return weighted_l1(network(x), y, w)
+
+    def val_error(prediction, target):
+        order.append("validation")
+        return (prediction - target).abs().mean()
+
+    fit(
+        Linear(),
+        line(),
+        seed=0,
+        epochs=2,
+        batch_size=256,
+        objective=objective,
+        after_epoch=order.append,
+        val_error=val_error,
+    )
+    assert order == ["batch", 0, "validation", "batch", 1, "validation"]
+
+
+def test_the_last_epoch_is_kept_on_request():
+    best, last = model(), model()
+    for network, keep in ((best, "best"), (last, "last")):
+        scripted = iter([1.0, 3.0, 2.0])
+        fit(
+            network,
+            line(),
+            seed=0,
+            epochs=3,
+            keep=keep,
+            val_error=lambda *_, errors=scripted: torch.tensor(next(errors)),
+        )
+    assert not torch.equal(weights_of(best), weights_of(last))
+    full = model()
+    fit(full, line(), seed=0, epochs=3, val_error=lambda *_: torch.tensor(math.inf))
+    assert torch.equal(weights_of(last), weights_of(full))
+
+
+def test_only_two_epochs_can_be_kept():
+    with pytest.raises(ValueError, match='"best" or "last"'):
+        fit(model(), line(), seed=0, keep="first")
