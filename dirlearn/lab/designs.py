@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-# Which RankSim the other studies use: that of the lowest validation error here.
+# Which RankSim the other studies use: the strongest that the validation error does not hold against.
 CHOICES: dict[str, dict[str, Any]] = {
     "vanilla": {},
     **{
