@@ -91,7 +91,7 @@ def test_second_pass_shows_every_sample_once_in_the_mode_it_says(mode):
     split = Split(torch.rand(100, 1, 28, 28), torch.arange(100) % 6 + 0.5)
     modes = []
     encoder.register_forward_hook(lambda module, *_: modes.append(module.training))
-    second_pass(model, split, mode)
+    second_pass(model, split, mode, torch.Generator())
     counts = model.fds._epoch.count
     assert counts.tolist() == BINS.counts(split.y).tolist()
     assert modes == [mode != "eval"] * 2
@@ -113,7 +113,7 @@ def test_second_pass_as_released_collects_calibrated_features():
         model.fds.observe(z, y)
         model.fds.step()
         expected = z if mode == "train" else model.fds(z, y)
-        second_pass(model, split, mode)
+        second_pass(model, split, mode, torch.Generator())
         model.fds.step()
         by_hand = torch.stack([expected[y == b].mean(0) for b in range(6)])
         torch.testing.assert_close(model.fds.running_mean, by_hand)
