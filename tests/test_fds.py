@@ -751,6 +751,8 @@ def test_what_the_constructor_refuses():
         FDS(3, AXIS, size=4)
     with pytest.raises(ValueError, match="sigma must be positive"):
         FDS(3, AXIS, sigma=0)
+    with pytest.raises(ValueError, match="kernel must be positive in its middle"):
+        FDS(3, AXIS, kernel=[1, 0, 1])
     with pytest.raises(ValueError, match='covariance must be "diagonal" or "full", got \'both\''):
         FDS(3, AXIS, covariance="both")
     with pytest.raises(TypeError, match=r"bins must be a dirlearn\.Bins, got list"):
@@ -771,6 +773,8 @@ def test_what_the_constructor_refuses():
         ((8, 3, 2, 2), (8,)),
         ((8, 3, 2, 2), (8, 1, 2, 2)),
         ((3, 0), (3,)),
+        ((), ()),
+        ((0, 5, 3), (0, 5)),
     ],
     ids=str,
 )
@@ -784,8 +788,10 @@ def test_shapes_that_do_not_fit_are_refused_and_nothing_is_learned(call, z, y):
 
 @pytest.mark.parametrize("channel_dim", [2, 5, -3])
 def test_an_axis_that_is_not_there_is_refused(channel_dim):
-    with pytest.raises(ValueError, match=f"on axis {channel_dim}"):
-        FDS(3, AXIS, channel_dim=channel_dim)(*batch())
+    z, y = batch()
+    for features, labels in ((z, y), (z[:0], y[:0]), (torch.zeros(0, 3), torch.zeros(0))):
+        with pytest.raises(ValueError, match=f"on axis {channel_dim}"):
+            FDS(3, AXIS, channel_dim=channel_dim)(features, labels)
 
 
 def test_features_that_are_not_floating_point_are_refused():
