@@ -378,6 +378,24 @@ def test_without_tracking_a_training_forward_shows_nothing():
         fds.step()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_inference_mode_serves_for_the_pass_over_the_training_set(dtype, device):
+    z, y = (t.to(device) for t in batch())
+    fds, expected = (FDS(3, AXIS, track=False).to(device, dtype) for _ in range(2))
+    for epoch in range(2):
+        with torch.inference_mode():
+            fds.observe(z[:50] + epoch, y[:50])
+        fds.observe(z[50:] + epoch, y[50:])
+        expected.observe(z + epoch, y)
+        with torch.inference_mode(epoch == 0):
+            fds.step()
+        expected.step()
+        assert_same_state(fds, expected, rtol=1e-5, atol=1e-5)
+    z.requires_grad_()
+    fds(z, y).sum().backward()
+    assert z.grad.abs().sum() > 0
+
+
 @given(cuts=st.lists(st.integers(0, 120), max_size=5), seed=st.integers(0, 20))
 def test_batches_and_their_order_do_not_matter(cuts, seed):
     z, y = batch(seed=seed)
