@@ -150,6 +150,11 @@ class FDS(nn.Module):
         self._spread = _COVARIANCES[covariance]
         shape = self._spread.shape(num_features)
         window = to_numpy(kernel_window(kernel, size, sigma), "kernel")
+        if not window[window.size // 2] > 0:
+            raise ValueError(
+                "the kernel must be positive in its middle, or a bin with empty neighbours would "
+                f"have no statistics to take; got {window}"
+            )
         self.register_buffer("window", torch.from_numpy(window).float(), persistent=False)
         self.register_buffer("count", torch.zeros(len(bins), dtype=torch.int64))
         self.register_buffer("running_mean", torch.zeros(len(bins), num_features))
@@ -302,8 +307,9 @@ class FDS(nn.Module):
                 "in training mode FDS needs the targets: fds(z, y); to predict, call eval()"
             )
         y = torch.as_tensor(y, device=z.device)
-        last = z.movedim(self.channel_dim, -1) if -z.ndim <= self.channel_dim < z.ndim else z[:0]
-        if last.shape[-1:] != (self.num_features,) or last.shape[:-1] != y.shape:
+        there = -z.ndim <= self.channel_dim < z.ndim
+        last = z.movedim(self.channel_dim, -1) if there else z
+        if not there or last.shape != (*y.shape, self.num_features):
             raise ValueError(
                 f"z has shape {tuple(z.shape)} and y {tuple(y.shape)}; z needs {self.num_features} "
                 f"features on axis {self.channel_dim} (channel_dim), and y the shape of z without "

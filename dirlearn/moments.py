@@ -63,6 +63,7 @@ class Moments:
         for part, where in zip(torch.split(rows, _BLOCK), torch.split(index, _BLOCK), strict=True):
             self._merge(*self._block(part, where))
 
+    @torch.inference_mode(False)  # or they could not be added to outside of it
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Move to a device, or to another precision."""
         self.count = self.count.to(device)
@@ -86,7 +87,9 @@ class Moments:
         products = self.covariance.product(delta, delta)
         products = self.products + products * self._per_bin(products, self.count)
         distributed.all_reduce(products)
-        self.count, self.mean, self.products = count, mean, products
+        self.count.copy_(count)
+        self.mean.copy_(mean)
+        self.products.copy_(products)
 
     def _block(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Count, mean and products of one block, in two passes: sums, then deviations."""

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
-from torch import nn
+from torch import distributed, nn
 from torch.testing import assert_close
 
 from dirlearn import FDS, Bins, kernel_window
@@ -376,6 +376,24 @@ def test_without_tracking_a_training_forward_shows_nothing():
     fds(z, y)
     with pytest.raises(RuntimeError, match="no features were observed"):
         fds.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_inference_mode_serves_for_the_pass_over_the_training_set(dtype, device):
+    z, y = (t.to(device) for t in batch())
+    fds, expected = (FDS(3, AXIS, track=False).to(device, dtype) for _ in range(2))
+    for epoch in range(2):
+        with torch.inference_mode():
+            fds.observe(z[:50] + epoch, y[:50])
+        fds.observe(z[50:] + epoch, y[50:])
+        expected.observe(z + epoch, y)
+        with torch.inference_mode(epoch == 0):
+            fds.step()
+        expected.step()
+        assert_same_state(fds, expected, rtol=1e-5, atol=1e-5)
+    z.requires_grad_()
+    fds(z, y).sum().backward()
+    assert z.grad.abs().sum() > 0
 
 
 @given(cuts=st.lists(st.integers(0, 120), max_size=5), seed=st.integers(0, 20))
@@ -751,6 +769,8 @@ def test_what_the_constructor_refuses():
         FDS(3, AXIS, size=4)
     with pytest.raises(ValueError, match="sigma must be positive"):
         FDS(3, AXIS, sigma=0)
+    with pytest.raises(ValueError, match="kernel must be positive in its middle"):
+        FDS(3, AXIS, kernel=[1, 0, 1])
     with pytest.raises(ValueError, match='covariance must be "diagonal" or "full", got \'both\''):
         FDS(3, AXIS, covariance="both")
     with pytest.raises(TypeError, match=r"bins must be a dirlearn\.Bins, got list"):
@@ -771,6 +791,8 @@ def test_what_the_constructor_refuses():
         ((8, 3, 2, 2), (8,)),
         ((8, 3, 2, 2), (8, 1, 2, 2)),
         ((3, 0), (3,)),
+        ((), ()),
+        ((0, 5, 3), (0, 5)),
     ],
     ids=str,
 )
@@ -784,8 +806,10 @@ def test_shapes_that_do_not_fit_are_refused_and_nothing_is_learned(call, z, y):
 
 @pytest.mark.parametrize("channel_dim", [2, 5, -3])
 def test_an_axis_that_is_not_there_is_refused(channel_dim):
-    with pytest.raises(ValueError, match=f"on axis {channel_dim}"):
-        FDS(3, AXIS, channel_dim=channel_dim)(*batch())
+    z, y = batch()
+    for features, labels in ((z, y), (z[:0], y[:0]), (torch.zeros(0, 3), torch.zeros(0))):
+        with pytest.raises(ValueError, match=f"on axis {channel_dim}"):
+            FDS(3, AXIS, channel_dim=channel_dim)(features, labels)
 
 
 def test_features_that_are_not_floating_point_are_refused():
@@ -848,3 +872,123 @@ def test_it_says_what_it_is():
     assert repr(FDS(3, AXIS, covariance="full")) == (
         "FDS(3, Bins(7 bins from 0 to 7, outside=\"clip\"), covariance='full')"
     )
+
+
+# ---- two processes
+
+
+def shares(case):
+    """Two epochs of features and labels, and which rows the first process sees in each."""
+    epochs = [batch(120), batch(100, seed=1)]
+    rows = [torch.arange(len(y)) for _, y in epochs]
+    first = {
+        "halves": [r < len(r) // 2 for r in rows],
+        "uneven": [r < 17 for r in rows],
+        "a bin in one of them only": [y < 3 for _, y in epochs],
+        "single samples of a bin": [
+            (y >= 1) | (r % 9 > 0) for (_, y), r in zip(epochs, rows, strict=True)
+        ],
+        "nothing in the second": [r >= 0 for r in rows],
+        "nothing in the first, then in the second": [rows[0] < 0, rows[1] >= 0],
+    }[case]
+    return epochs, first
+
+
+CASES = [
+    "halves",
+    "uneven",
+    "a bin in one of them only",
+    "single samples of a bin",
+    "nothing in the second",
+    "nothing in the first, then in the second",
+]
+
+
+def two_epochs(case, covariance, rank=None):
+    """The layer after two epochs, of all rows or of one process's share."""
+    fds = FDS(3, AXIS, covariance=covariance)
+    for (z, y), first in zip(*shares(case), strict=True):
+        mine = first >= 0 if rank is None else first == (rank == 0)
+        for rows, labels in zip(z[mine].split(13), y[mine].split(13), strict=True):
+            fds(rows, labels)
+        fds.step()
+    return fds
+
+
+def refused_step(fds):
+    try:
+        fds.step()
+    except (RuntimeError, FloatingPointError) as error:
+        return type(error).__name__
+    return "taken"
+
+
+def train_in_parallel(rank=None):
+    """Three epochs of full batches, each process with its half; buffers are broadcast as ever."""
+    x, y = batch()
+    torch.manual_seed(0)
+    whole = Net()
+    net = whole if rank is None else nn.parallel.DistributedDataParallel(whole)
+    mine = slice(None) if rank is None else slice(60 * rank, 60 * (rank + 1))
+    for _ in range(3):
+        for _ in range(2):
+            net.zero_grad()
+            (net(x[mine], y[mine]) - y[mine]).square().mean().backward()
+            for parameter in net.parameters():
+                parameter.data -= 0.05 * parameter.grad
+        whole.fds.step()
+    return whole.state_dict()
+
+
+def process(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    results = {
+        (case, covariance): two_epochs(case, covariance, rank).state_dict()
+        for case in CASES
+        for covariance in ("diagonal", "full")
+    }
+    results["trained"] = train_in_parallel(rank)
+    z, y = batch()
+    fds = FDS(3, AXIS)
+    results["nothing"] = refused_step(fds)
+    fds.observe(z * (float("nan") if rank else 1), y)
+    results["nan in one"] = refused_step(fds)
+    fds.observe(z, y)
+    results["after that"] = refused_step(fds)
+    torch.save(results, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("processes"))
+    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
+    return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@KINDS
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_with_a_share_each_are_one_with_all(case, covariance, both):
+    left, right = (results[case, covariance] for results in both)
+    assert_close(left, right, rtol=0, atol=0)
+    expected = two_epochs(case, covariance).state_dict()
+    assert torch.equal(left["count"], expected["count"])
+    assert_close(left, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_wrapped_for_distributed_training_it_learns_what_one_process_learns(both):
+    left, right = (results["trained"] for results in both)
+    assert_close(left, right, rtol=0, atol=0)
+    expected = train_in_parallel()
+    assert_close(left, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected["fds.change"], torch.ones(7, 4), atol=0.01)
+
+
+def test_processes_refuse_a_step_together(both):
+    for results in both:
+        assert results["nothing"] == "RuntimeError"
+        assert results["nan in one"] == "FloatingPointError"
+        assert results["after that"] == "taken"
