@@ -344,7 +344,7 @@ def test_equal_distances_of_vectors_tie(device):
     z, _ = batch(64, device=device)
     unit = torch.nn.functional.normalize(z, dim=1)
     expected = ((rank(unit @ unit.T) - rank(-squares)) / 64).square().mean().item()
-    for y in (grid, grid.float(), grid.double()):
+    for y in (grid, grid.float(), grid.double() / 10):
         assert ranksim_loss(z, y).item() == pytest.approx(expected, rel=1e-6)
 
 
