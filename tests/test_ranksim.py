@@ -15,7 +15,7 @@ from scipy.stats import rankdata, spearmanr
 from torch.testing import assert_close
 
 from dirlearn import RankSim, rank, ranksim_loss
-from dirlearn.ranksim import _RankError
+from dirlearn.ranksim import _one_per_label, _RankError
 
 HAS_COMPILER = pytest.mark.skipif(not shutil.which("g++"), reason="inductor compiles C++")
 COMPILERS = ["eager", "aot_eager", pytest.param("inductor", marks=HAS_COMPILER)]
@@ -338,6 +338,16 @@ def test_vectors_of_labels_are_compared_by_their_distance(columns, device):
     assert_allclose(gradient(z, y).cpu(), slopes, atol=1e-12)
 
 
+def test_equal_distances_of_vectors_tie(device):
+    grid = torch.cartesian_prod(torch.arange(8), torch.arange(8)).to(device) + 1000
+    squares = (grid[:, None] - grid).square().sum(dim=-1)  # exact, in whole numbers
+    z, _ = batch(64, device=device)
+    unit = torch.nn.functional.normalize(z, dim=1)
+    expected = ((rank(unit @ unit.T) - rank(-squares)) / 64).square().mean().item()
+    for y in (grid, grid.float(), grid.double() / 10):
+        assert ranksim_loss(z, y).item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_vectors_on_a_line_are_the_numbers_on_it(device):
     z, y = batch(9, device=device)
     on_a_line = torch.stack([3 * y, 4 * y], dim=1)
@@ -350,25 +360,27 @@ def test_vectors_on_a_line_are_the_numbers_on_it(device):
 # ---- one sample of each label
 
 
-def test_one_sample_of_each_label_takes_part(device):
+@pytest.mark.parametrize("columns", [None, 2])
+def test_one_sample_of_each_label_is_drawn_evenly(columns, device):
     y = torch.tensor([5.0, 7.0, 5.0, 9.0, 7.0, 5.0], device=device)
-    z, _ = batch(6, device=device)
-    possible = {}
-    for picks in itertools.product([0, 2, 5], [1, 4], [3]):
-        chosen = torch.tensor(picks, device=device)
-        possible[picks] = gradient(z, y, 0.05).new_zeros(z.shape)
-        possible[picks][chosen] = gradient(z[chosen], y[chosen], 0.05)
-    counts = dict.fromkeys(possible, 0)
-    for seed in range(600):
-        generator = torch.Generator(device).manual_seed(seed)
-        found = gradient(z, y, 0.05, generator)
-        same = [picks for picks, slopes in possible.items() if torch.equal(found, slopes)]
-        assert same
-        for picks in same:
-            counts[picks] += 1 / len(same)
+    y = y if columns is None else torch.stack([torch.ones_like(y), y], dim=1)
+    counts = dict.fromkeys(itertools.product([0, 2, 5], [1, 4], [3]), 0)
+    generator = torch.Generator(device).manual_seed(0)
+    for _ in range(1200):
+        counts[tuple(_one_per_label(y, generator).tolist())] += 1
     # six draws, each with probability 1/6: a chi-square of 5 degrees of freedom
-    chi_square = sum((count - 100) ** 2 / 100 for count in counts.values())
-    assert chi_square < 20
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 20
+
+
+def test_only_the_drawn_samples_take_part(device):
+    y = torch.arange(30, device=device) % 6
+    z, _ = batch(30, device=device)
+    picks = _one_per_label(y, torch.Generator(device).manual_seed(5))
+    found = gradient(z, y, 2.0, torch.Generator(device).manual_seed(5))
+    expected = torch.zeros_like(z)
+    expected[picks] = gradient(z[picks], y[picks])
+    assert (expected[picks] != 0).any(dim=1).all()
+    assert_close(found, expected)
 
 
 def test_the_generator_decides_the_draw(device):
@@ -654,9 +666,7 @@ def test_without_gradients_it_is_the_same_value():
 # torch warns of torch: its compiler imports and calls what torch itself deprecates.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*should not be instantiated")
-@pytest.mark.parametrize(
-    "backend", ["eager", "aot_eager", pytest.param("inductor", marks=COMPILER)]
-)
+@pytest.mark.parametrize("backend", COMPILERS)
 def test_compiled_it_is_the_same(backend, device):
     z, y = batch(16, 6, dtype=torch.float32, device=device)
     torch._dynamo.reset()

@@ -14,6 +14,7 @@ from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rota
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP
 from dirlearn.lab.features import train_features
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
+from dirlearn.lab.ranking import GAMMAS, train_ranked
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.training import fit, predict, shift, supervised
 from dirlearn.lds import lds_weights
@@ -148,6 +149,7 @@ STUDIES: dict[str, Study] = {
         Study("memorising", train_features, MEMORISING, range(50, 60), ANGLES),
         Study("factorial", train_features, FACTORIAL, range(60, 64), ANGLES),
         Study("fds_variants", train_features, FDS_VARIANTS, range(70, 76), ANGLES),
+        Study("ranksim_gamma", train_ranked, GAMMAS, range(40, 45), ANGLES),
         Study("features_sweep", train_features, SWEEP, range(80, 84), ANGLES, {"steps": 1000}),
     )
 }
