@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-# Which RankSim the other studies use: the strongest that the validation error does not hold against.
+# Which RankSim the other studies use: the strongest that costs no validation error.
 CHOICES: dict[str, dict[str, Any]] = {
     "vanilla": {},
     **{

@@ -62,7 +62,9 @@ def test_sizes_take_turns_and_the_minimum_counts(clock):
     result = scaling(clock.takes(law), [1, 2, 3], repeats=3)
     assert clock.calls == [1, 2, 3] * 4
     np.testing.assert_allclose(result.seconds, [1, 2, 3])
-    assert scaling(clock.takes(lambda n, call: 1.0 * n), (5, 6), repeats=1).exponent == pytest.approx(1)
+    assert scaling(
+        clock.takes(lambda n, call: 1.0 * n), (5, 6), repeats=1
+    ).exponent == pytest.approx(1)
 
 
 @pytest.mark.parametrize("sizes", [[], [3], [0, 1], [-1, 2], [2, 2], [3, 2]], ids=str)
