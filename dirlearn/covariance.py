@@ -26,8 +26,11 @@ class Covariance(Protocol):
     def match(self, own: Tensor, other: Tensor, clip: tuple[float, float]) -> Tensor:
         """Map that gives deviations of spread ``own`` the spread ``other``: (K, *S)."""
 
-    def apply(self, change: Tensor, z: Tensor) -> Tensor:
-        """Map each row of ``z`` (M, C) by its own ``change`` (M, *S)."""
+    def apply(self, change: Tensor, z: Tensor, shift: Tensor) -> Tensor:
+        """Map each row of ``z`` (M, C) by its own ``change`` (M, *S), and move it by its ``shift``.
+
+        The result is written over ``shift`` (M, C), which saves an array of the size of the batch.
+        """
 
     def identity(self, like: Tensor) -> Tensor:
         """The map that changes nothing, of shape S."""
@@ -59,9 +62,9 @@ class Diagonal:
         ratio = torch.where(own > 0, other / own.clamp_min(torch.finfo(own.dtype).tiny), 1.0)
         return ratio.clamp(*clip).sqrt()
 
-    def apply(self, change: Tensor, z: Tensor) -> Tensor:
+    def apply(self, change: Tensor, z: Tensor, shift: Tensor) -> Tensor:
         """Feature by feature."""
-        return change * z
+        return shift.addcmul_(change, z)
 
     def identity(self, like: Tensor) -> Tensor:
         """Ones."""
@@ -123,10 +126,10 @@ class Full:
         matched: Tensor = change - change @ still + still
         return matched
 
-    def apply(self, change: Tensor, z: Tensor) -> Tensor:
+    def apply(self, change: Tensor, z: Tensor, shift: Tensor) -> Tensor:
         """One matrix-vector product per row."""
         with torch.autocast(z.device.type, enabled=False):
-            return (change @ z[..., None])[..., 0]
+            return shift.add_((change @ z[..., None])[..., 0])
 
     def identity(self, like: Tensor) -> Tensor:
         """The unit matrix."""

@@ -196,8 +196,8 @@ class FDS(nn.Module):
         rows, index = self._rows(z, y)
         if self.track:
             self._take_in(rows.detach(), index)
-        changed = self._spread.apply(self.change.index_select(0, index), rows.to(self.change.dtype))
-        return self._restore(changed.add_(self.shift.index_select(0, index)), z)
+        change, shift = (table.index_select(0, index) for table in (self.change, self.shift))
+        return self._restore(self._spread.apply(change, rows.to(change.dtype), shift), z)
 
     @torch.no_grad()
     def observe(self, z: Tensor, y: Tensor) -> None:
@@ -280,7 +280,7 @@ class FDS(nn.Module):
         change = self._spread.match(self._own_cov(), smoothed_cov, self.clip)
         same = self._spread.identity(change)
         change = torch.where(spread.view(-1, *[1] * same.ndim), change, same)
-        shift = smoothed_mean - self._spread.apply(change, self.running_mean.to(change))
+        shift = self._spread.apply(-change, self.running_mean.to(change), smoothed_mean.clone())
         self.change.copy_(change)
         self.shift.copy_(torch.where(met[:, None], shift, 0.0))
 

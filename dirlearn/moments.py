@@ -96,12 +96,11 @@ class Moments:
         total, products = torch.zeros_like(self.mean), torch.zeros_like(self.products)
         count = torch.zeros_like(self.count).index_add_(0, index, torch.ones_like(index))
         near = self._some_row(rows, index)
-        for part, where in self._chunks(rows, index):
-            total.index_add_(0, where, part - near.index_select(0, where))
+        for deviation, where in self._deviations(rows, index, near):
+            total.index_add_(0, where, deviation)
         mean = near + total / self._per_bin(total, count.clamp_min(1))
         rest = total.zero_()
-        for part, where in self._chunks(rows, index):
-            deviation = part - mean.index_select(0, where)
+        for deviation, where in self._deviations(rows, index, mean):
             rest.index_add_(0, where, deviation)
             products.index_add_(0, where, self.covariance.product(deviation, deviation))
         # What rounding left in the mean is taken out of both.
@@ -117,11 +116,16 @@ class Moments:
         some = rows.index_select(0, first.clamp_max(len(rows) - 1)).to(self.mean.dtype)
         return torch.where(first[:, None] < len(rows), some, 0.0)
 
-    def _chunks(self, rows: Tensor, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _deviations(
+        self, rows: Tensor, index: Tensor, centre: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows less their bin's ``centre``, and their bins, a chunk at a time."""
         numbers = _CHUNK.get(rows.device.type, _LARGE_CHUNK)
         size = max(1, numbers // self.products[0].numel())
-        parts = zip(torch.split(rows, size), torch.split(index, size), strict=True)
-        return ((part.to(self.mean.dtype), where) for part, where in parts)
+        for part, where in zip(torch.split(rows, size), torch.split(index, size), strict=True):
+            deviation = centre.index_select(0, where)
+            # Written over the centres: a chunk stays in the cache, and takes no memory anew.
+            yield torch.sub(part.to(centre.dtype), deviation, out=deviation), where
 
     def _merge(self, count: Tensor, mean: Tensor, products: Tensor) -> None:
         total = self.count + count

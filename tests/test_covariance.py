@@ -51,7 +51,7 @@ def test_diagonal_is_product_application_and_identity_feature_by_feature():
     diagonal = Diagonal()
     assert diagonal.shape(3) == (3,)
     assert_close(diagonal.product(left, right), left * right)
-    assert_close(diagonal.apply(left, right), left * right)
+    assert_close(diagonal.apply(left, right, torch.ones(5, 3)), left * right + 1)
     assert diagonal.identity(left).tolist() == [1, 1, 1]
     assert diagonal.regular(left, torch.zeros(5)) is left
 
@@ -128,15 +128,18 @@ def test_full_products_application_and_identity():
     products = full.product(left, right)
     assert_close(products, torch.stack([torch.outer(a, b) for a, b in zip(left, right)]))  # noqa: B905
     change = torch.randn(5, 3, 3)
-    assert_close(full.apply(change, left), torch.stack([change[i] @ left[i] for i in range(5)]))
+    expected = torch.stack([change[i] @ left[i] + 1 for i in range(5)])
+    assert_close(full.apply(change, left, torch.ones(5, 3)), expected)
     assert_close(full.identity(change), torch.eye(3))
 
 
 def test_gradient_of_application():
     change = torch.randn(4, 3, 3, dtype=DOUBLE, requires_grad=True)
     z = torch.randn(4, 3, dtype=DOUBLE, requires_grad=True)
-    assert torch.autograd.gradcheck(Full().apply, (change, z))
-    assert torch.autograd.gradcheck(Diagonal().apply, (change[:, 0], z))
+    shift = torch.randn(4, 3, dtype=DOUBLE, requires_grad=True)
+    for kind, map_ in ((Full(), change), (Diagonal(), change[:, 0])):
+        apply = lambda *rows, kind=kind: kind.apply(*rows[:2], rows[2].clone())  # noqa: E731
+        assert torch.autograd.gradcheck(apply, (map_, z, shift))
 
 
 # ---- Full: shrinkage
