@@ -147,7 +147,7 @@ STUDIES: dict[str, Study] = {
         Study("density_classes", train_task, {"classes": {"task": "classes"}}, range(10), ANGLES),
         Study("features_choice", train_features, CHOICES, range(100, 104), ANGLES),
         Study("memorising", train_features, MEMORISING, range(50, 60), ANGLES),
-        Study("factorial", train_features, FACTORIAL, range(60, 66), ANGLES),
+        Study("factorial", train_features, FACTORIAL, range(60, 64), ANGLES),
         Study("fds_variants", train_features, FDS_VARIANTS, range(70, 80), ANGLES),
         Study("ranksim_gamma", train_ranked, GAMMAS, range(40, 45), ANGLES),
         Study("features_sweep", train_features, SWEEP, range(80, 90), ANGLES, {"steps": 1000}),
