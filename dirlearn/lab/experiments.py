@@ -15,6 +15,7 @@ from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, S
 from dirlearn.lab.features import train_features
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.ranking import GAMMAS, train_ranked
+from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.training import fit, predict, shift, supervised
 from dirlearn.lds import lds_weights
@@ -151,6 +152,8 @@ STUDIES: dict[str, Study] = {
         Study("fds_variants", train_features, FDS_VARIANTS, range(70, 80), ANGLES),
         Study("ranksim_gamma", train_ranked, GAMMAS, range(40, 45), ANGLES),
         Study("features_sweep", train_features, SWEEP, range(80, 90), ANGLES, {"steps": 1000}),
+        STS_B_DIR,
+        STS_B_RANKSIM,
     )
 }
 

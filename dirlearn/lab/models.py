@@ -117,8 +117,8 @@ def conv_encoder(num_features: int = 64, last: nn.Module | None = None) -> Encod
     )
 
 
-def table_encoder(inputs: int, num_features: int = 64) -> Encoder:
-    """Two hidden layers for a table of ``inputs`` columns.
+def table_encoder(inputs: int, num_features: int = 64, dropout: float = 0.0) -> Encoder:
+    """Two hidden layers for a table of ``inputs`` columns, with dropout between them, if any.
 
     Examples
     --------
@@ -129,6 +129,7 @@ def table_encoder(inputs: int, num_features: int = 64) -> Encoder:
     return Encoder(
         nn.Linear(inputs, 128),
         nn.ReLU(),
+        nn.Dropout(dropout),
         nn.Linear(128, num_features),
         nn.ReLU(),
         num_features=num_features,

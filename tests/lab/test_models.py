@@ -27,6 +27,15 @@ def test_a_single_sample_keeps_its_dimension():
     assert Regressor(table_encoder(3), 0.0, 1.0)(torch.rand(1, 3)).shape == (1,)
 
 
+def test_dropout_acts_between_the_hidden_layers_in_training_alone():
+    encoder, x = table_encoder(3, 8, dropout=0.5), torch.rand(64, 3)
+    assert not torch.equal(encoder(x), encoder(x))
+    assert torch.equal(encoder.eval()(x), encoder(x))
+    without = table_encoder(3, 8)
+    without.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(without(x), encoder(x))  # in training mode, with nothing dropped
+
+
 def test_gradient_reaches_every_parameter():
     model = Regressor(conv_encoder(), 0.0, 1.0)
     model(torch.rand(8, 1, 28, 28)).square().sum().backward()
