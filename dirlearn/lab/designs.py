@@ -97,6 +97,12 @@ FACTORIAL: dict[str, dict[str, Any]] = {
     for name, method in METHODS.items()
 }
 
+# The same cells with a tenth of the weight: what suits one cell need not suit the others.
+WEAK: dict[str, dict[str, Any]] = {
+    cell_name("RankSim/10", cell): {"ranksim": {"weight": 64.0, "interpolation": 2.0}} | cell
+    for cell in half_fraction()
+}
+
 # One thing at a time is changed from the memorising setting, with the baseline that belongs to it.
 SWEEP: dict[str, dict[str, Any]] = {
     "vanilla": {},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
-from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP
+from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
 from dirlearn.lab.features import train_features
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.ranking import GAMMAS, train_ranked
@@ -149,6 +149,7 @@ STUDIES: dict[str, Study] = {
         Study("features_choice", train_features, CHOICES, range(100, 104), ANGLES),
         Study("memorising", train_features, MEMORISING, range(50, 60), ANGLES),
         Study("factorial", train_features, FACTORIAL, range(60, 64), ANGLES),
+        Study("factorial_weak", train_features, WEAK, range(60, 64), ANGLES),
         Study("fds_variants", train_features, FDS_VARIANTS, range(70, 80), ANGLES),
         Study("ranksim_gamma", train_ranked, GAMMAS, range(40, 45), ANGLES),
         Study("features_sweep", train_features, SWEEP, range(80, 90), ANGLES, {"steps": 1000}),
