@@ -2,8 +2,8 @@
 
 Behaviour only, written anew on this package's own modules, so that the difference can be measured.
 The repository mirrored here is YyzHarry/imbalanced-regression at commit a6fdc45 (MIT licence); for
-:func:`ranksim_loss` it is BorealisAI/ranksim-imbalanced-regression at commit 9e1c862, whose licence
-forbids commercial use: that function is written from the paper and a description of the behaviour.
+:func:`ranksim_loss` it is BorealisAI/ranksim-imbalanced-regression at commit 9e1c862, which is not
+freely licensed: that function is written from the paper and a description of the behaviour.
 """
 
 from __future__ import annotations
