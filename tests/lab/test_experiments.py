@@ -12,7 +12,6 @@ from dirlearn.lab import experiments
 from dirlearn.lab.datasets import digit_density
 from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
 from dirlearn.lab.results import Results
-from dirlearn.lab.runs import environment
 from dirlearn.lab.study import Run, Study
 from dirlearn.lab.training import shift
 from dirlearn.lds import lds_weights
@@ -32,15 +31,6 @@ def test_record_is_of_the_study_as_it_stands(name):
     assert results.provenance["methods"] == json.loads(json.dumps(study.methods))
 
 
-def recorded_here(results):
-    """Whether the record was made by the processor and the torch of this test."""
-    here = environment()
-    return any(
-        made["cpu"] == here["cpu"] and made["torch"] == here["torch"]
-        for made in results.provenance["environments"]
-    )
-
-
 @each_study
 def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
     """Another processor rounds otherwise, so: of all recorded runs, it is most like its own."""
@@ -49,8 +39,8 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
     live = study.subset([method], [seed]).execute(tmp_path, progress=False)
     own = there.methods.index(method), there.seeds.index(seed)
     np.testing.assert_array_equal(live.train_counts[0, 0], there.train_counts[own])
-    if name.startswith("sts_b") and not recorded_here(there):
-        # With other rounding another epoch may look best: then it need only be like another seed.
+    if name.startswith("sts_b"):
+        # With other rounding another epoch may look best: it need only be like another seed.
         figures = there.table().query("region == 'all' and metric == 'mae' and method == @method")
         difference = live.agreement(there)["difference"][0]
         assert abs(difference) < 3 * 2**0.5 * figures["value"].std()
