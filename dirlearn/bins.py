@@ -179,7 +179,8 @@ class Bins:
             width = np.ceil(max(width, (high - low + 1) / max_bins))
             number = int((high - low) // width) + 1
             return cls(low + width * np.arange(number + 1))
-        number = int(min(max_bins, np.ceil((high - low) / width)))
+        with np.errstate(over="ignore"):  # infinitely many bins are capped like any others
+            number = int(min(max_bins, np.ceil((high - low) / width)))
         return cls(np.linspace(low, high, number + 1))
 
     def __len__(self) -> int:
