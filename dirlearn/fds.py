@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,14 @@ from dirlearn.covariance import Covariance, Diagonal, Full
 from dirlearn.kernels import Kernel, kernel_window
 from dirlearn.lds import Clip, check_clip
 from dirlearn.moments import Moments
+
+
+def _check_features(number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"num_features must be a whole number, got {number!r}")
+    if number < 1:
+        raise ValueError(f"num_features must be at least 1, got {number}")
+
 
 _COVARIANCES: dict[str, Covariance] = {"diagonal": Diagonal(), "full": Full()}
 
@@ -38,14 +47,16 @@ class FDS(nn.Module):
 
     In training mode the layer calibrates out of place, passes gradients on, and takes the features
     as they came in into the statistics of the epoch, as batch normalisation does. Before the first
-    step, and in evaluation mode, where no label is known, features pass unchanged.
+    step, and in evaluation mode, where no label is known, features pass unchanged: a loop without
+    :meth:`step` trains as if the layer were not there.
 
     Parameters
     ----------
     num_features : int
         C, the number of features.
     bins : Bins
-        The target axis, K bins.
+        The target axis, K bins, each wide enough to hold several samples. With ``outside="error"``
+        labels in another unit are refused; by default they all count in an edge bin.
     kernel, size, sigma
         As for :func:`dirlearn.kernel_window`; the defaults are the paper's.
     momentum : float
@@ -58,7 +69,8 @@ class FDS(nn.Module):
     clip : (low, high)
         Limits on the ratio of smoothed to own variance; for a full covariance on the squared
         singular values of :math:`\tilde\Sigma^{1/2} \Sigma^{-1/2}`. Default (0.1, 10) (released
-        code for images; (0.5, 2) for text and (0.2, 5) for depth there). None leaves a side open.
+        code for images; (0.5, 2) for text and (0.2, 5) for depth there). None leaves a side open,
+        and (None, None) both.
     channel_dim : int
         Axis of the features; 1 serves (N, C) and (N, C, H, W).
     track : bool
@@ -86,7 +98,8 @@ class FDS(nn.Module):
     so its features are only shifted. *A label in a bin never met* passes unchanged.
 
     Memory is O(K C) whatever the number of samples. In a distributed run :meth:`step` sums over
-    the processes; call it in all of them. The state dict carries a half-finished epoch as well.
+    the processes; call it in all of them. The state dict carries a half-finished epoch as well; it
+    can be loaded into a layer of the same bins and kernel only.
 
     The released code differs in ways that matter: see :class:`dirlearn.released.FDS`.
 
@@ -134,8 +147,7 @@ class FDS(nn.Module):
     ) -> None:
         super().__init__()
         check_bins(bins)
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        _check_features(num_features)
         if not 0 <= momentum < 1:
             raise ValueError(
                 f"momentum must lie in [0, 1), got {momentum}: it is the share of the old "
@@ -146,6 +158,8 @@ class FDS(nn.Module):
         self.num_features, self.bins = num_features, bins
         self.momentum, self.covariance = momentum, covariance
         self.clip = check_clip(clip)
+        if not self.clip[0] <= 1 <= self.clip[1]:
+            raise ValueError(f"clip must allow a ratio of 1, which changes nothing, got {clip}")
         self.channel_dim, self.track = channel_dim, track
         self._spread = _COVARIANCES[covariance]
         shape = self._spread.shape(num_features)
@@ -301,7 +315,10 @@ class FDS(nn.Module):
         """Features as rows (M, C), and the bin of each (M,)."""
         if not isinstance(z, Tensor) or not z.is_floating_point():
             got = z.dtype if isinstance(z, Tensor) else type(z).__name__
-            raise TypeError(f"z must be a floating-point tensor, got {got}; call .float() on it")
+            raise TypeError(
+                f"z must be a floating-point tensor, got {got}; call .float() on it, or "
+                "torch.as_tensor on an array"
+            )
         if y is None:
             raise ValueError(
                 "in training mode FDS needs the targets: fds(z, y); to predict, call eval()"
@@ -313,7 +330,8 @@ class FDS(nn.Module):
             raise ValueError(
                 f"z has shape {tuple(z.shape)} and y {tuple(y.shape)}; z needs {self.num_features} "
                 f"features on axis {self.channel_dim} (channel_dim), and y the shape of z without "
-                "that axis: squeeze a trailing 1 from y, or give z a batch axis"
+                "that axis: squeeze a trailing 1 from y, expand one label per image to the map, or "
+                "resize one of the two"
             )
         return last.reshape(-1, self.num_features), self.bins.index(y.reshape(-1))
 
@@ -326,12 +344,29 @@ class FDS(nn.Module):
         """Statistics of the epoch under way, so that training resumes in its middle."""
         epoch = self._epoch
         return {
+            "edges": torch.from_numpy(self.bins.edges.copy()),
+            "window": self.window.clone(),
             "count": epoch.count.clone(),
             "mean": epoch.mean.clone(),
             "products": epoch.products.clone(),
         }
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Take up the statistics of an epoch under way."""
-        for name, value in state.items():
-            setattr(self._epoch, name, value.clone())
+        """Take up the statistics of an epoch under way.
+
+        Raises
+        ------
+        ValueError
+            If they are of other bins or of another kernel, whose calibration would be kept.
+        """
+        edges = torch.from_numpy(self.bins.edges.copy())
+        for name, mine in (("edges", edges), ("window", self.window.cpu().float())):
+            theirs = state[name].cpu().to(mine.dtype)
+            # To three digits: the state may have been kept in half precision.
+            if theirs.shape != mine.shape or not torch.allclose(theirs, mine, rtol=2e-3):
+                raise ValueError(
+                    f"the saved state is of an FDS layer with another {name}, {theirs.tolist()}, "
+                    f"than this one, {mine.tolist()}; make the layer with the same bins and kernel"
+                )
+        for name in ("count", "mean", "products"):
+            setattr(self._epoch, name, state[name].clone())

@@ -197,14 +197,16 @@ def check_clip(clip: Any) -> tuple[float, float]:
     (5, inf)
     >>> check_clip(5)
     Traceback (most recent call last):
-    ValueError: clip must be (low, high) with 0 < low <= high, got 5
+    ValueError: clip must be (low, high) with 0 < low <= high, None for an open side, got 5
     """
     if isinstance(clip, Sequence) and len(clip) == 2:
         low = 0.0 if clip[0] is None else clip[0]
         high = np.inf if clip[1] is None else clip[1]
         if (low > 0 or clip[0] is None) and low <= high:
             return low, high
-    raise ValueError(f"clip must be (low, high) with 0 < low <= high, got {clip}")
+    raise ValueError(
+        f"clip must be (low, high) with 0 < low <= high, None for an open side, got {clip}"
+    )
 
 
 def _checked_counts(values: Any, name: str) -> Array:

@@ -302,9 +302,9 @@ def test_clip_bounds_the_ratio_of_variances(covariance):
     out = fds(z, y)
     ratio = out[:500].std(dim=0) / z[:500].std(dim=0)
     assert_close(ratio, torch.full((2,), 3.0), rtol=1e-3, atol=0)  # the root of 9
-    fds = fitted(z, y, covariance=covariance, clip=(2.0, 9.0))  # a floor above one
+    fds = fitted(z, y, covariance=covariance, clip=(0.8, 9.0))  # about 0.5 without a floor
     ratio = fds(z, y)[500:].std(dim=0) / z[500:].std(dim=0)
-    assert_close(ratio, torch.full((2,), 2**0.5), rtol=1e-3, atol=0)
+    assert_close(ratio, torch.full((2,), 0.8**0.5), rtol=1e-3, atol=0)
 
 
 # ---- training, evaluation, the first epoch
@@ -992,3 +992,34 @@ def test_processes_refuse_a_step_together(both):
         assert results["nothing"] == "RuntimeError"
         assert results["nan in one"] == "FloatingPointError"
         assert results["after that"] == "taken"
+
+
+# ---- what a state belongs to, and what arguments mean
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"bins": Bins.uniform(10, 18, 1)}, "edges"),
+        ({"size": 3}, "window"),
+        ({"sigma": 1.0}, "window"),
+    ],
+)
+def test_a_state_of_other_bins_or_kernel_is_refused(other, name):
+    settings = {"num_features": 2, "bins": Bins.uniform(0, 8, 1)}
+    state = FDS(**settings).state_dict()
+    FDS(**settings).load_state_dict(state)
+    with pytest.raises(ValueError, match=f"another {name}"):
+        FDS(**(settings | other)).load_state_dict(state)
+
+
+@pytest.mark.parametrize("num_features", [8.0, "8", True])
+def test_num_features_is_a_whole_number(num_features):
+    with pytest.raises(TypeError, match="num_features must be a whole number"):
+        FDS(num_features, Bins.uniform(0, 8, 1))
+
+
+@pytest.mark.parametrize("clip", [(2, 3), (0.1, 0.5), (None, 0.9)])
+def test_a_clip_that_forbids_the_identity_is_refused(clip):
+    with pytest.raises(ValueError, match="clip must allow a ratio of 1"):
+        FDS(2, Bins.uniform(0, 8, 1), clip=clip)
