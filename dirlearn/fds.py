@@ -98,8 +98,9 @@ class FDS(nn.Module):
     so its features are only shifted. *A label in a bin never met* passes unchanged.
 
     Memory is O(K C) whatever the number of samples. In a distributed run :meth:`step` sums over
-    the processes; call it in all of them. The state dict carries a half-finished epoch as well; it
-    can be loaded into a layer of the same bins and kernel only.
+    the processes; call it in all of them. Activation checkpointing shows a batch twice: use
+    ``track=False`` and :meth:`observe` with it. The state dict carries a half-finished epoch as
+    well; it can be loaded into a layer of the same bins and kernel only.
 
     The released code differs in ways that matter: see :class:`dirlearn.released.FDS`.
 
@@ -230,7 +231,8 @@ class FDS(nn.Module):
         RuntimeError
             If no features were observed since the last step.
         FloatingPointError
-            If features were NaN or infinite; the statistics are then as before the epoch.
+            If features were NaN, infinite or too large to square; the statistics are then as before
+            the epoch. If a layer in half precision cannot hold its statistics.
         """
         epoch = self._epoch
         epoch.to(self.running_mean.device, self._precision)
@@ -243,12 +245,19 @@ class FDS(nn.Module):
         if not (epoch.mean.isfinite().all() and epoch.products.isfinite().all()):
             epoch.clear()
             raise FloatingPointError(
-                "features observed in this epoch were NaN or infinite, so the step was not taken; "
+                "features observed in this epoch were NaN, infinite or too large to square, so the "
+                "step was not taken; "
                 "lower the learning rate, or look for NaN in the inputs"
             )
         with torch.autocast(self.running_mean.device.type, enabled=False):
             self._renew(epoch)
         epoch.clear()
+        kept = (self.running_mean, self.running_cov, self.change, self.shift)
+        if not all(table.isfinite().all() for table in kept):
+            raise FloatingPointError(
+                f"the statistics are beyond the range of {self.running_mean.dtype}; keep this "
+                "layer in single precision: fds.float()"
+            )
 
     @property
     def smoothed_mean(self) -> Tensor:
@@ -258,7 +267,7 @@ class FDS(nn.Module):
     @property
     def smoothed_cov(self) -> Tensor:
         """Smoothed running variances or covariances, of the shape of ``running_cov``."""
-        return self._smooth(self._own_cov(), self.count > 1)
+        return self._smooth(self._own_cov(), self._varies)
 
     def _renew(self, epoch: Moments) -> None:
         """First the running statistics, then the calibration made of them: nothing lags."""
@@ -269,6 +278,11 @@ class FDS(nn.Module):
     def _precision(self) -> torch.dtype:
         """What statistics are computed in: that of the module, but ``float32`` at least."""
         return torch.promote_types(self.running_mean.dtype, torch.float32)
+
+    @property
+    def _varies(self) -> Tensor:
+        """Whether a bin has a spread: not if its samples are one, perhaps shown several times."""
+        return (self.count > 1) & (self.running_cov.flatten(1) != 0).any(dim=1)
 
     def _own_cov(self) -> Tensor:
         return self._spread.regular(self.running_cov.to(self._precision), self.count)
@@ -290,7 +304,7 @@ class FDS(nn.Module):
 
     def _freeze(self, smoothed_mean: Tensor, smoothed_cov: Tensor) -> None:
         """Turn statistics into one map per bin: identity where a bin has none of its own."""
-        met, spread = self.count > 0, self.count > 1
+        met, spread = self.count > 0, self._varies
         change = self._spread.match(self._own_cov(), smoothed_cov, self.clip)
         same = self._spread.identity(change)
         change = torch.where(spread.view(-1, *[1] * same.ndim), change, same)
@@ -367,6 +381,14 @@ class FDS(nn.Module):
                 raise ValueError(
                     f"the saved state is of an FDS layer with another {name}, {theirs.tolist()}, "
                     f"than this one, {mine.tolist()}; make the layer with the same bins and kernel"
+                )
+        for name in ("count", "mean", "products"):
+            if state[name].shape != getattr(self._epoch, name).shape:
+                raise ValueError(
+                    f"the saved state is of an FDS layer whose {name} has shape "
+                    f"{tuple(state[name].shape)}, here it is "
+                    f"{tuple(getattr(self._epoch, name).shape)}; make the layer with the same "
+                    "num_features and covariance"
                 )
         for name in ("count", "mean", "products"):
             setattr(self._epoch, name, state[name].clone())

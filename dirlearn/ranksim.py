@@ -240,22 +240,36 @@ class _RankError(torch.autograd.Function):
         moved = scores + ctx.interpolation * slope
         reached = _ranks(moved, _rounding(moved, 1 + 2 * ctx.interpolation))
         # Of whole-number ranks and one row; the loss is 1/n**2 times that, averaged over n rows.
+        # A row in perfect order has no pull, and rounding alone must not make one.
+        reached = torch.where((slope != 0).any(-1, keepdim=True), reached, ranks)
         gradient = (reached - ranks).to(scores.dtype) / (ctx.interpolation * n**3)
         return grads[0] * gradient, None, None
 
 
 def _ranks(a: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     """As :func:`rank`, unchecked; neighbours in order no further apart than ``rounding`` tie."""
+    if a.shape[-1] < 2:
+        return torch.ones_like(a, dtype=torch.int64)
     order = _descending(a)
     ordered = a.gather(-1, order)
     above, below = ordered[..., :-1], ordered[..., 1:]
     # A difference of whole numbers can overflow; whether they differ cannot.
     falls = above - below > rounding if a.is_floating_point() else above != below
-    # Each group of equals has the rank of its first: the last place before it where values fall.
-    first = torch.ones_like(order)
-    place = torch.arange(1, a.shape[-1] + 1, device=a.device)
-    first[..., 1:] = torch.where(falls, place[1:], 1)
-    return torch.empty_like(order).scatter_(-1, order, first.cummax(-1).values)
+    place = _first_places(falls)
+    if a.is_floating_point():
+        # Neighbours may tie in a chain that leads far: who is far from its head falls by itself.
+        far = (ordered.gather(-1, place - 1)[..., 1:] - below > rounding) & (above != below)
+        if torch.compiler.is_compiling() or far.any():
+            place = _first_places(falls | far)
+    return torch.empty_like(order).scatter_(-1, order, place)
+
+
+def _first_places(falls: Tensor) -> Tensor:
+    """Place of the first of each group of equals: the last before it where values fall."""
+    n = falls.shape[-1] + 1
+    first = torch.ones(*falls.shape[:-1], n, dtype=torch.int64, device=falls.device)
+    first[..., 1:] = torch.where(falls, torch.arange(2, n + 1, device=falls.device), 1)
+    return first.cummax(-1).values
 
 
 def _descending(a: Tensor) -> Tensor:

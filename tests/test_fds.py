@@ -1023,3 +1023,35 @@ def test_num_features_is_a_whole_number(num_features):
 def test_a_clip_that_forbids_the_identity_is_refused(clip):
     with pytest.raises(ValueError, match="clip must allow a ratio of 1"):
         FDS(2, Bins.uniform(0, 8, 1), clip=clip)
+
+
+@pytest.mark.parametrize(
+    "other", [{"num_features": 3}, {"covariance": "full"}], ids=["features", "covariance"]
+)
+def test_a_refused_state_leaves_the_layer_whole(other):
+    settings = {"num_features": 2, "bins": Bins.uniform(0, 8, 1)}
+    state = FDS(**(settings | other)).state_dict()
+    fds = FDS(**settings)
+    with pytest.raises((ValueError, RuntimeError)):
+        fds.load_state_dict(state)
+    z, y = torch.randn(6, 2), 8 * torch.rand(6)
+    assert torch.equal(fds(z, y), z)
+    fds.step()
+
+
+def test_one_sample_shown_twice_has_no_spread():
+    z = torch.randn(41, 2)
+    y = torch.cat([torch.full((40,), 0.5), torch.tensor([1.5])])
+    twice = torch.cat([z, z[-1:]]), torch.cat([y, y[-1:]])
+    layers = [FDS(2, Bins.uniform(0, 3, 1)) for _ in range(2)]
+    for layer, (features, labels) in zip(layers, ((z, y), twice), strict=True):
+        layer(features, labels)
+        layer.step()
+    assert_close(*(layer(z, y) for layer in layers))
+
+
+def test_statistics_that_half_precision_cannot_hold_are_refused():
+    fds = FDS(2, Bins.uniform(0, 5, 1)).half()
+    fds.observe(300 * torch.randn(50, 2), 5 * torch.rand(50))
+    with pytest.raises(FloatingPointError, match="keep this layer in single precision"):
+        fds.step()

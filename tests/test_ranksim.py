@@ -771,3 +771,32 @@ def test_weight_zero_is_no_regulariser():
     z.requires_grad_()
     RankSim(0.0)(z, y).backward()
     assert (z.grad == 0).all()
+
+
+def test_the_module_passes_its_interpolation_on():
+    y = torch.arange(16.0)
+    z = torch.randn(16, 4, requires_grad=True)
+    for interpolation in (0.1, 5.0):
+        (of_module,) = torch.autograd.grad(RankSim(3.0, interpolation)(z, y), z)
+        (of_function,) = torch.autograd.grad(3 * ranksim_loss(z, y, interpolation), z)
+        torch.testing.assert_close(of_module, of_function)
+    (other,) = torch.autograd.grad(RankSim(3.0, 0.1)(z, y), z)
+    assert not torch.allclose(other, of_module)
+
+
+def test_ties_do_not_chain_over_more_than_the_rounding():
+    """In a narrow cone float32 cosines lie densely; they must not all share a rank."""
+    generator = torch.Generator().manual_seed(0)
+    z = 300 + torch.randn(64, 16, generator=generator, dtype=torch.float64)
+    y = (z[:, 0] + 0.3 * torch.randn(64, generator=generator)).float()
+    exact = ranksim_loss(z, y)
+    assert ranksim_loss(z.float(), y) == pytest.approx(float(exact), rel=0.1)
+
+
+def test_a_perfect_order_has_no_gradient_in_a_narrow_cone():
+    angle = 1.8e-3 * torch.arange(8.0, dtype=torch.float64)
+    z = torch.stack([angle.cos(), angle.sin()], dim=1).float().requires_grad_()
+    value = ranksim_loss(z, torch.arange(8.0), interpolation=8.0)
+    (gradient,) = torch.autograd.grad(value, z)
+    assert value == 0
+    assert (gradient == 0).all()

@@ -16,6 +16,7 @@ from dirlearn import released
 from dirlearn.fds import FDS
 from dirlearn.lab.datasets import ANGLES, Counts, Dataset, Split, label_histogram, rotated_digits
 from dirlearn.lab.models import Regressor, conv_encoder
+from dirlearn.lab.results import known
 from dirlearn.lab.study import Run
 from dirlearn.lab.training import Fit, fit, on_features, predict, shift
 from dirlearn.lds import lds_weights
@@ -161,13 +162,18 @@ def train_features(
     epoch is chosen: stopping early would hide what memorising does. The extra figure ``train_mae``
     tells how far the network has memorised its training set.
 
+    Raises
+    ------
+    ValueError
+        If ``method`` has a key that means nothing here.
+
     Examples
     --------
     >>> run = train_features({"fds": {}}, seed=0, steps=20)
     >>> sorted(run.extra)
     ['best_val_error', 'train_mae', 'val_error']
     """
-    chosen: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "scale": scale,
         "steps": steps,
         "augment": augment,
@@ -176,7 +182,10 @@ def train_features(
         "power": power,
         "batch_size": batch_size,
         "gaps": gaps,
-    } | {key: value for key, value in method.items() if key not in ("fds", "ranksim")}
+    }
+    for key in method:
+        known(key, ("fds", "ranksim", *defaults), "key of a method")
+    chosen = defaults | dict(method)
     data = scarce_digits(chosen["scale"], seed, chosen["gaps"])
     fds, mode = _layer(method.get("fds"), chosen["width"])
     with torch.random.fork_rng(devices=[]):

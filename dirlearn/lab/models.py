@@ -52,9 +52,9 @@ class Regressor(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         features: Tensor = self.encoder(x)
-        if y is None:
+        if y is None and (self.fds is None or not self.training):
             return self._predict(features)
-        calibrated = features if self.fds is None else self.fds(features, y)
+        calibrated = features if self.fds is None else self.fds(features, y)  # refuses no y
         return self._predict(calibrated), features
 
     def _predict(self, features: Tensor) -> Tensor:

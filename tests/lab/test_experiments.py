@@ -11,6 +11,8 @@ from dirlearn.lab import __main__ as command
 from dirlearn.lab import experiments
 from dirlearn.lab.datasets import digit_density
 from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
+from dirlearn.lab.features import train_features
+from dirlearn.lab.ranking import train_ranked
 from dirlearn.lab.results import Results
 from dirlearn.lab.study import Run, Study
 from dirlearn.lab.training import shift
@@ -44,6 +46,12 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
         figures = there.table().query("region == 'all' and metric == 'mae' and method == @method")
         difference = live.agreement(there)["difference"][0]
         assert abs(difference) < 3 * 2**0.5 * figures["value"].std()
+        return
+    if study.run in (train_features, train_ranked):
+        # Networks that memorise go astray by a rounding: data and start must show, not the method.
+        away = np.abs(there.predictions - live.predictions[0, 0]).mean(axis=-1)
+        assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
+        assert abs(live.agreement(there)["difference"][0]) < 1
         return
     if name == "density_classes":  # classes are right or wrong, not near or far
         away = (there.predictions != live.predictions[0, 0]).mean(axis=-1)

@@ -56,6 +56,7 @@ def test_the_aliased_layer_is_the_released_one_but_for_ends_and_window():
         as_released.observe(z + drift, y)
         as_released.step()
     torch.testing.assert_close(aliased(z, y), as_released(z, y))
+    assert torch.equal(after(LAYERS["alias"], [0.0])(z, y), z)
 
 
 def test_the_leaky_layer_is_drawn_to_empty_bins():
@@ -119,6 +120,18 @@ def test_second_pass_as_released_collects_calibrated_features():
         torch.testing.assert_close(model.fds.running_mean, by_hand)
 
 
+def test_second_pass_shuffles():
+    encoder = nn.Sequential(nn.Flatten())
+    encoder.num_features = 3
+    model = Regressor(encoder, 0.0, 1.0, FDS(3, BINS, track=False))
+    z, y = features()
+    seen = []
+    encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    second_pass(model, Split(z, y), "eval", torch.Generator().manual_seed(0), batch_size=20)
+    assert not torch.equal(torch.cat(seen), z)
+    torch.testing.assert_close(torch.cat(seen).sort(dim=0).values, z.sort(dim=0).values)
+
+
 # ---- data and networks
 
 
@@ -171,11 +184,17 @@ def test_a_method_overrides_the_settings(monkeypatch):
     calls = spied(monkeypatch, method, scale=0.1, steps=1000)
     assert len(calls["data"].train) == scarce_density(0.3).sum()
     assert calls["batch_size"] == 16
+    assert calls["keep"] == "last"
     assert calls["augment"] is not None
     assert calls["model"].encoder.num_features == 32
     assert np.ptp(np.asarray(calls["weights"])) > 0
     batches = -(-len(calls["data"].train) // 16)
     assert (calls["epochs"] - 1) * batches < 1000 <= calls["epochs"] * batches
+
+
+def test_a_key_that_means_nothing_is_refused():
+    with pytest.raises(ValueError, match="unknown key of a method 'fsd'"):
+        train_features({"fsd": {}}, 0)
 
 
 def test_the_regularizer_reaches_the_objective(monkeypatch):
@@ -196,6 +215,7 @@ def test_fds_steps_after_every_epoch(monkeypatch, options):
     if "second_pass" not in options:
         model(data.train.x[:64], data.train.y[:64])
     calls["after_epoch"](0)
+    assert model.fds.track == ("second_pass" not in options)
     width = options.get("width", 1)
     assert len(model.fds.bins) == 100 / width
     assert model.fds.count.sum() == (len(data.train) if "second_pass" in options else 64)

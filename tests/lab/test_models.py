@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dirlearn import FDS, Bins
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder, table_encoder
 
 
@@ -61,3 +62,10 @@ def test_fds_stands_between_encoder_and_head_in_training():
 def test_the_last_layer_of_the_encoder_can_be_chosen():
     assert isinstance(conv_encoder(4, torch.nn.Identity())[-1], torch.nn.Identity)
     assert isinstance(conv_encoder(4)[-1], torch.nn.ReLU)
+
+
+def test_training_with_fds_wants_the_targets():
+    model = Regressor(table_encoder(3, 8), 0.0, 1.0, FDS(8, Bins.uniform(0, 1, 0.5)))
+    with pytest.raises(ValueError, match="FDS needs the targets"):
+        model(torch.rand(5, 3))
+    assert model.eval()(torch.rand(5, 3)).shape == (5,)
