@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -81,14 +82,14 @@ def ranksim_loss(
         S^y_{ij} = -\lVert y_i - y_j \rVert, \quad S^z_{ij} = \cos(z_i, z_j)
 
     M holds one sample of each of the n distinct labels of the batch, drawn anew at every call.
-    Ranks are divided by n and errors averaged over rows, so that the value, between 0 and 1, does
-    not grow with the batch. Ranking has no useful gradient of its own; here it has that of a
-    piecewise affine interpolation (their (5) to (7); Vlastelica et al. 2020).
+    Ranks are divided by n and errors averaged over rows, so that the value, between 0 and 1,
+    hardly grows once a batch has a few dozen labels. Ranking has no useful gradient of its own;
+    here it has that of a piecewise affine interpolation (their (5) to (7); Vlastelica et al. 2020).
 
     Parameters
     ----------
     features : tensor of shape (N, D)
-        Features of a batch, floating point. Only their directions matter.
+        D features of each sample, floating point. Only their directions matter, so D is 2 at least.
     targets : tensor of shape (N,), (N, 1) or (N, K)
         Labels, in any unit, whole numbers or floating point. For K > 1 their distance is
         Euclidean.
@@ -110,17 +111,23 @@ def ranksim_loss(
     Raises
     ------
     ValueError
-        If shapes do not fit, ``interpolation`` is not positive and finite, or a target is NaN or
-        infinite.
+        If shapes do not fit, there is only one feature, ``interpolation`` is not positive and
+        finite, or a target is NaN or infinite.
     TypeError
-        If an argument is not a tensor, features are not floating point, or targets not real.
+        If features or targets are not tensors, features are not floating point, targets not real,
+        or ``interpolation`` is not a number.
 
     Notes
     -----
     Conversion: the released code divides ranks by n, averages over columns and *sums* over rows, so
-    its weight :math:`\gamma` is a weight of :math:`\gamma n` here. Its :math:`\lambda` scales the
-    gradient of the weighted sum by ranks *over n*: for the same gradient, take the interpolation
-    :math:`\lambda \gamma / n` here. See :func:`dirlearn.released.ranksim_loss`.
+    its weight :math:`\gamma_{\mathrm{sum}}` is a weight of :math:`\gamma_{\mathrm{sum}} n` here.
+    Its :math:`\lambda` scales the gradient of the weighted sum by ranks *over n*: for the same
+    gradient, take the interpolation :math:`\lambda \gamma_{\mathrm{sum}} / n` here. See
+    :func:`dirlearn.released.ranksim_loss`.
+
+    For n distinct labels there are n**2 similarities, and each row is sorted: memory grows with
+    n**2, and time with a little more. For dense targets, where each pixel is a sample, draw a few
+    hundred pixels of a batch and hand over their features, (N, D), and their labels.
 
     Rows are the paper's full rows: the diagonal takes part, where both similarities have rank 1.
     Similarities that differ by rounding alone (8 units in the last place) share a rank: ages 24
@@ -154,22 +161,32 @@ def ranksim_loss(
 
 
 class RankSim(nn.Module):
-    """:func:`ranksim_loss` times a weight: a regulariser to add to any loss of the predictions.
+    r""":func:`ranksim_loss` times a weight: a regulariser to add to any loss of the predictions.
 
     Parameters
     ----------
     weight : float
-        Of this term. The paper's gamma times the number of distinct labels in a batch: its 100 for
-        ages at batch size 64 is up to 6400 here.
+        Of this term. Choose it on validation data, among terms of the size of your loss or below:
+        without the weight, features in no order have a value near a sixth.
     interpolation, generator
         As for :func:`ranksim_loss`.
 
-    Called with features (N, D) and targets (N,), (N, 1) or (N, K); gives a scalar.
+    Called with D features (N, D) and targets (N,), (N, 1) or (N, K); gives a scalar.
 
     Raises
     ------
     ValueError
         If ``weight`` is negative or not finite; and as :func:`ranksim_loss`.
+    TypeError
+        If ``weight`` is not a number; and as :func:`ranksim_loss`.
+
+    Notes
+    -----
+    To redo a run of the released code, with its :math:`\gamma_{\mathrm{sum}}` and
+    :math:`\lambda` and n distinct labels in a batch, take the weight
+    :math:`\gamma_{\mathrm{sum}} n` *and* the interpolation
+    :math:`\lambda \gamma_{\mathrm{sum}} / n`. Its 100 and 2 for ages, at batch size 64, are up to
+    6400 and 3.125 here. That is no advice: a weight of 6400 did harm in the book's own studies.
 
     Examples
     --------
@@ -187,6 +204,7 @@ class RankSim(nn.Module):
         self, weight: float, interpolation: float = 2.0, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
+        _check_number("weight", weight)
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be 0 or more, and finite, got {weight}")
         _check_interpolation(interpolation)
@@ -332,7 +350,13 @@ def _check(features: Tensor, targets: Tensor, interpolation: float) -> None:
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
             f"features must have shape (N, D), got {tuple(features.shape)}; flatten or pool them "
-            "to one vector for each sample"
+            "to one vector for each sample; where pixels are samples, draw a few hundred of them"
+        )
+    if features.shape[1] == 1:
+        raise ValueError(
+            f"features must be two or more for each sample, got shape {tuple(features.shape)}; one "
+            "feature has no direction, only a sign, so that cosines are 1 or -1 and there is no "
+            "gradient; hand over the features that the head reads, not the prediction"
         )
     if targets.ndim not in (1, 2) or len(targets) != len(features) or targets.shape[1:] == (0,):
         raise ValueError(
@@ -349,5 +373,11 @@ def _check(features: Tensor, targets: Tensor, interpolation: float) -> None:
 
 
 def _check_interpolation(interpolation: float) -> None:
+    _check_number("interpolation", interpolation)
     if not 0 < interpolation < math.inf:
         raise ValueError(f"interpolation must be positive and finite, got {interpolation}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
