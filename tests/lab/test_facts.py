@@ -27,5 +27,5 @@ def test_one_benchmark_at_a_time():
     assert set(rows["dataset"]) == {"STS-B-DIR (DIR split)"}
     vanilla = rows.query("method == 'Vanilla' and metric == 'MSE' and region == 'few'")
     assert vanilla["value"].tolist() == [0.984]
-    with pytest.raises(ValueError, match=r"STS-B-DIR .RankSim split., got 'STS-B'"):
+    with pytest.raises(ValueError, match=r"STS-B-DIR .RankSim split., AgeDB-DIR, got 'STS-B'"):
         published_results("STS-B")
