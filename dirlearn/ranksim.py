@@ -133,7 +133,7 @@ def ranksim_loss(
     Similarities that differ by rounding alone (8 units in the last place) share a rank: ages 24
     and 26 are equally far from 25, and the cosines of features on an arc say so up to rounding.
     A feature vector of zeros has cosine 0 with all others, and a finite gradient. NaN in the
-    features makes the value NaN; looking for it would stall an accelerator.
+    features of M makes the value NaN; looking for it would stall an accelerator.
 
     Examples
     --------

@@ -126,7 +126,7 @@ def test_full_products_application_and_identity():
     left, right, full = torch.randn(5, 3), torch.randn(5, 3), Full()
     assert full.shape(3) == (3, 3)
     products = full.product(left, right)
-    assert_close(products, torch.stack([torch.outer(a, b) for a, b in zip(left, right)]))  # noqa: B905
+    assert_close(products, torch.stack([torch.outer(left[i], right[i]) for i in range(5)]))
     change = torch.randn(5, 3, 3)
     expected = torch.stack([change[i] @ left[i] + 1 for i in range(5)])
     assert_close(full.apply(change, left, torch.ones(5, 3)), expected)
@@ -138,7 +138,10 @@ def test_gradient_of_application():
     z = torch.randn(4, 3, dtype=DOUBLE, requires_grad=True)
     shift = torch.randn(4, 3, dtype=DOUBLE, requires_grad=True)
     for kind, map_ in ((Full(), change), (Diagonal(), change[:, 0])):
-        apply = lambda *rows, kind=kind: kind.apply(*rows[:2], rows[2].clone())  # noqa: E731
+
+        def apply(change, rows, shift, kind=kind):
+            return kind.apply(change, rows, shift.clone())  # it writes over what it is given
+
         assert torch.autograd.gradcheck(apply, (map_, z, shift))
 
 

@@ -15,6 +15,7 @@ from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, S
 from dirlearn.lab.features import train_features
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.ranking import GAMMAS, train_ranked
+from dirlearn.lab.results import known
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.training import fit, predict, shift, supervised
@@ -172,6 +173,4 @@ def record(name: str) -> Results:
     >>> record("lds_rough").methods
     ('vanilla', 'SQINV', 'INV', 'SQINV+LDS', 'INV+LDS')
     """
-    if name not in STUDIES:
-        raise ValueError(f"name must be one of {', '.join(STUDIES)}, got {name!r}")
-    return Results.load(data_folder() / "results" / name)
+    return Results.load(data_folder() / "results" / known(name, STUDIES, "study"))

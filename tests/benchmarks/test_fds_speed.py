@@ -12,6 +12,7 @@ import torch
 
 from dirlearn import FDS, Bins
 from dirlearn.lab.datasets import rotated_digits
+from dirlearn.lab.features import second_pass
 from dirlearn.lab.models import Regressor, conv_encoder
 from dirlearn.lab.training import fit, on_features
 
@@ -148,10 +149,7 @@ def epochs(scheme: str, covariance: str, n: int = 1) -> Callable[[], Any]:
 
         def step(_epoch: int) -> None:
             if scheme == "two passes":
-                model.eval()
-                with torch.no_grad():
-                    for x, y in zip(data.train.x.split(256), data.train.y.split(256), strict=True):
-                        fds.observe(model.encoder(x), y)
+                second_pass(model, data.train, "eval", torch.Generator(), batch_size=256)
             fds.step()
 
         after_epoch = None if fds is None else step
