@@ -11,6 +11,7 @@ from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
+from dirlearn.retrain import Frozen, reinitialise
 
 if TYPE_CHECKING:
     from dirlearn.metrics import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FDS",
     "Bins",
+    "Frozen",
     "RankSim",
     "ShotMetrics",
     "balanced_mae",
@@ -35,6 +37,7 @@ __all__ = [
     "mae_by_bin",
     "rank",
     "ranksim_loss",
+    "reinitialise",
     "released",
     "shot_metrics",
     "weighted_huber",
