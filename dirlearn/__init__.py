@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirlearn import released
 from dirlearn.bins import Bins
+from dirlearn.density import dense_weights, kde_density
 from dirlearn.fds import FDS
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
@@ -29,9 +30,11 @@ __all__ = [
     "RankSim",
     "ShotMetrics",
     "balanced_mae",
+    "dense_weights",
     "effective_density",
     "geometric_mean_error",
     "inverse_weights",
+    "kde_density",
     "kernel_window",
     "lds_weights",
     "mae_by_bin",
