@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dirlearn.arrays import Array
 from dirlearn.bins import Bins
 from dirlearn.lab.digits import SPLIT_SEED, digit_pools, rotate
 from dirlearn.lab.facts import Counts, LabelHistogram, data_folder, label_histogram
+from dirlearn.lab.readings import glucose_windows
 from dirlearn.lab.sentences import PARTS, sentence_pairs
 
 # Whoever looks for data finds here whatever the book uses.
-__all__ = ["ANGLES", "PRICES", "SCORES", "Counts", "Dataset", "LabelHistogram", "Split"]
-__all__ += ["data_folder", "diamonds", "digit_density", "digit_pairs", "label_histogram"]
+__all__ = ["ANGLES", "GLUCOSE", "PRICES", "SCORES", "Counts", "Dataset", "LabelHistogram", "Split"]
+__all__ += ["data_folder", "diamonds", "digit_density", "digit_pairs", "glucose", "label_histogram"]
 __all__ += ["rotated_digits", "sts_b_dir"]
 
 ANGLES = Bins.uniform(0, 100, 1)  # degrees
 PRICES = Bins.uniform(0, 19_000, 250)  # US dollars
 SCORES = Bins.uniform(0, 5, 0.1)  # points of similarity
+GLUCOSE = Bins.uniform(40, 405, 5)  # mg/dL; the monitor shows nothing below 40 or above 400
 
 
 @dataclass(frozen=True)
@@ -198,30 +200,72 @@ def diamonds(n_train: int = 6000, seed: int = 0) -> Dataset:
         x = np.stack(columns, axis=1).astype(np.float32)
     order = np.random.default_rng(SPLIT_SEED).permutation(y.size)
     index = PRICES.index(y[order])
-    by_bin = np.argsort(index, kind="stable")
-    start = np.searchsorted(index[by_bin], np.arange(len(PRICES)))
-    place = np.empty(y.size, dtype=np.int64)  # place of each diamond within its bin
-    place[by_bin] = np.arange(y.size) - start[index[by_bin]]
+    place = _place_in_bin(index)
     share = np.minimum(np.bincount(index, minlength=len(PRICES)) // 3, 10)[index]
     test, val = order[place < share], order[(place >= share) & (place < 2 * share)]
     rest = order[place >= 2 * share]
     if not 2 <= n_train <= rest.size:
         raise ValueError(f"n_train must lie between 2 and {rest.size}, got {n_train}")
     train = np.random.default_rng(seed).choice(rest, n_train, replace=False)
-    spread = x[train].std(axis=0)
-    x = (x - x[train].mean(axis=0)) / np.where(spread > 0, spread, 1)
-
-    def split(rows: Any) -> Split:
-        return Split(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]))
-
+    x = _standardised(x, train)
     return Dataset(
         name="diamonds",
-        train=split(train),
-        val=split(val),
-        test=split(test),
+        train=_rows(x, y, train),
+        val=_rows(x, y, val),
+        test=_rows(x, y, test),
         bins=PRICES,
         unit="US dollars",
         provenance="53,940 diamonds of the R package ggplot2 (MIT licence)",
+    )
+
+
+def glucose(n_train: int = 6000, seed: int = 0) -> Dataset:
+    """Blood glucose one hour ahead, from the last two hours: a forecast with rare highs and lows.
+
+    ``x`` has shape (N, 26): 24 readings at steps of five minutes, oldest first, then sine and
+    cosine of the time of day, standardised by the training set. ``y`` is the reading one hour after
+    the last, in mg/dL, in bins of 5. All are of one person, over 201 days in 2010. Whole days are
+    dealt to the three sets, 121, 40 and 40 of them, and no window crosses midnight, so that sets
+    share no reading. Validation and test sets hold 20 windows per bin, or as many as there are, and
+    never change; ``seed`` draws ``n_train`` of the windows of the training days.
+
+    Windows of one day overlap, and rare values come in episodes: the test set holds fewer
+    independent items than windows.
+
+    Raises
+    ------
+    ValueError
+        If ``n_train`` is not between 2 and the number of windows of the training days.
+
+    Examples
+    --------
+    >>> forecast = glucose(seed=0)
+    >>> forecast.train.x.shape, len(forecast.val), len(forecast.test)
+    (torch.Size([6000, 26]), 1010, 1077)
+
+    Used in the chapter *Benchmarking DIR*.
+    """
+    x, y, day = glucose_windows()
+    rng = np.random.default_rng(SPLIT_SEED)
+    part = rng.permutation(np.repeat([0, 1, 2], [121, 40, 40]))[day]
+    rest = np.flatnonzero(part == 0)
+    if not 2 <= n_train <= rest.size:
+        raise ValueError(f"n_train must lie between 2 and {rest.size}, got {n_train}")
+    train = np.random.default_rng(seed).choice(rest, n_train, replace=False)
+    x = _standardised(x, train)
+
+    def balanced(which: int) -> Split:
+        rows = rng.permutation(np.flatnonzero(part == which))
+        return _rows(x, y, rows[_place_in_bin(GLUCOSE.index(y[rows])) < 20])
+
+    return Dataset(
+        name="glucose",
+        train=_rows(x, y, train),
+        val=balanced(1),
+        test=balanced(2),
+        bins=GLUCOSE,
+        unit="mg/dL",
+        provenance="readings of one person's monitor, carried by the package bokeh_sampledata",
     )
 
 
@@ -263,3 +307,22 @@ def _turned(pool: Tensor, counts: Counts, rng: np.random.Generator) -> Split:
     source = np.concatenate([rng.permutation(len(pool)) for _ in range(rounds)])[: angle.size]
     y = torch.from_numpy(angle).float().clamp(max=float(ANGLES.edges[-1]))
     return Split(rotate(pool[torch.from_numpy(source)], y), y)
+
+
+def _place_in_bin(index: Array) -> Array:
+    """Place of each item within its bin, counted from 0, in the order given."""
+    by_bin = np.argsort(index, kind="stable")
+    start = np.searchsorted(index[by_bin], index)
+    place = np.empty(index.size, dtype=np.int64)
+    place[by_bin] = np.arange(index.size)
+    return place - start
+
+
+def _standardised(x: Array, train: Array) -> Array:
+    spread = x[train].std(axis=0)
+    scaled: Array = (x - x[train].mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return scaled
+
+
+def _rows(x: Array, y: Array, rows: Array) -> Split:
+    return Split(torch.from_numpy(x[rows]), torch.from_numpy(y[rows]))

@@ -94,8 +94,8 @@ class Results:
             )
         object.__setattr__(self, "predictions", rounded)
 
-    def _errors(self, method: str, metric: str) -> Array:
-        """One figure per seed and test item, whose mean (for GM: exp of it) is the metric."""
+    def errors(self, method: str, metric: str = "mae") -> Array:
+        """One figure per seed and test item, (S, T); its mean (for GM: exp of it) is the metric."""
         known(metric, METRICS, "metric")
         row = self.methods.index(known(method, self.methods, "method"))
         error: Array = np.abs(self.predictions[row] - self.target)
@@ -103,8 +103,8 @@ class Results:
             return np.log(np.maximum(error, 0.5 * 10.0**-self.decimals))
         return error if metric == "mae" else error**2
 
-    def _mask(self, method: str, region: str) -> Array:
-        """Whether each test item is in the region, under each seed's training labels."""
+    def mask(self, method: str, region: str) -> Array:
+        """Whether each test item is in the region under each seed's training labels, (S, T)."""
         if known(region, REGIONS, "region") == "all":
             return np.ones((len(self.seeds), len(self.target)), bool)
         counts = self.train_counts[self.methods.index(known(method, self.methods, "method"))]
@@ -128,9 +128,9 @@ class Results:
         shape = (len(self.methods), len(self.seeds), len(REGIONS), len(METRICS))
         value, count = np.empty(shape), np.empty(shape, np.int64)
         for i, method in enumerate(self.methods):
-            masks = np.stack([self._mask(method, region) for region in REGIONS], 1)  # (S, R, T)
+            masks = np.stack([self.mask(method, region) for region in REGIONS], 1)  # (S, R, T)
             count[i] = masks.sum(-1)[..., None]
-            errors = np.stack([self._errors(method, metric) for metric in METRICS], -1)  # (S, T, Q)
+            errors = np.stack([self.errors(method, metric) for metric in METRICS], -1)  # (S, T, Q)
             total = masks.astype(np.float64) @ errors
             value[i] = np.where(count[i] > 0, total / np.maximum(count[i], 1), np.nan)
         gm = METRICS.index("gm")
@@ -148,7 +148,7 @@ class Results:
         ValueError
             If the method, region or metric is unknown.
         """
-        errors, mask = self._errors(method, metric), self._mask(method, region)
+        errors, mask = self.errors(method, metric), self.mask(method, region)
         ends = crossed_interval(errors, mask)
         if metric == "gm":
             ends = np.exp(ends[0]), np.exp(ends[1]), np.exp(ends[2])
@@ -167,9 +167,9 @@ class Results:
         ValueError
             If a name is unknown, or training labels differ so that the two regions do.
         """
-        errors = self._errors(method, metric) - self._errors(baseline, metric)
-        mask = self._mask(method, region)
-        differ = (mask != self._mask(baseline, region)).any(-1)
+        errors = self.errors(method, metric) - self.errors(baseline, metric)
+        mask = self.mask(method, region)
+        differ = (mask != self.mask(baseline, region)).any(-1)
         if differ.any():
             raise ValueError(
                 f"region {region!r} holds other test items for {method!r} than for {baseline!r} "
@@ -197,7 +197,7 @@ class Results:
         :meth:`difference`.
         """
         if regions is None:
-            regions = [r for r in REGIONS if any(self._mask(m, r).any() for m in self.methods)]
+            regions = [r for r in REGIONS if any(self.mask(m, r).any() for m in self.methods)]
         rows = [method for method in self.methods if method != baseline]
         columns = {
             region: [
