@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dirlearn.arrays import Array
 from dirlearn.balanced_mse import BalancedMSE, GAILoss, truncated_mean
 from dirlearn.bins import Bins
-from dirlearn.density import dense_weights
+from dirlearn.density import dense_weights, kde_density
 from dirlearn.fds import FDS
 from dirlearn.lab.datasets import (
     ANGLES,
@@ -30,12 +31,12 @@ from dirlearn.lab.models import Encoder, Regressor, conv_encoder, table_encoder
 from dirlearn.lab.results import known
 from dirlearn.lab.study import Run, Study
 from dirlearn.lab.training import Augment, Fit, Loss, fit, on_features, predict, shift
-from dirlearn.lds import effective_density, lds_weights
+from dirlearn.lds import lds_weights
 from dirlearn.losses import focal_r, weighted_l1
 from dirlearn.ranksim import RankSim
 from dirlearn.relevance import Relevance
 from dirlearn.resampling import smogn, smoter
-from dirlearn.retrain import Frozen
+from dirlearn.retrain import Frozen, reinitialise
 
 LDS = {"kernel": "gaussian", "size": 5, "sigma": 2.0}  # the paper's
 SQINV, INV = {"power": 0.5, "kernel": None}, {"power": 1.0, "kernel": None}
@@ -180,25 +181,29 @@ def choices(task: Task) -> dict[str, dict[str, Any]]:
             plan[f"{name} {sigma:g}"] = {"loss": {"name": name, "sigma": sigma}}
         learned = {"name": name, "sigma": task.sigma, "learn": True}
         plan[f"{name} {task.sigma:g}, learned"] = {"loss": learned}
-    for rate in (1e-3, 1e-2):
+    for rate in (1e-3, 1e-2, 1e-1):
         plan[f"RRT {rate:g}"] = {"retrain": {**SQINV, "rate": rate}}
     return plan
 
 
-def rarity(counts: Any, bins: Bins) -> Relevance:
-    """Relevance by scarcity: 0 where the smoothed density peaks, toward 1 where it vanishes.
+def rarity(y: Array, bins: Bins) -> Relevance:
+    """Relevance by scarcity: the share of the labels ``y`` that lie where labels are denser.
 
-    A box plot finds no outlier in a long tail that ends within its whiskers, nor a rare label in
-    the middle; the resampling of the benchmark needs both.
+    At a threshold of 0.8, the rarest fifth of the training set is rare, wherever it lies. A box
+    plot finds no outlier in a tail that ends within its whiskers, nor a rare label in the middle.
 
     Examples
     --------
-    >>> phi = rarity(np.array([1, 9, 50, 100, 50, 9, 1]), Bins.uniform(0, 7, 1))
-    >>> phi(np.array([0.5, 3.5])).round(2)
-    array([0.9, 0. ])
+    >>> y = np.random.default_rng(0).normal(50, 10, size=1000).clip(0, 100)
+    >>> phi = rarity(y, ANGLES)
+    >>> phi(np.array([20.0, 50.0, 80.0])).round(1)
+    array([1., 0., 1.])
     """
-    density = np.asarray(effective_density(np.asarray(counts, dtype=np.float64)))
-    return Relevance(np.asarray(bins.centers), 1 - density / density.max())
+    labels = np.asarray(y, dtype=np.float64)
+    points = np.asarray(bins.centers, dtype=np.float64)
+    density = np.sort(kde_density(labels))
+    denser = density.size - np.searchsorted(density, kde_density(labels, at=points), side="right")
+    return Relevance(points, denser / density.size)
 
 
 def train_benchmark(
@@ -262,7 +267,7 @@ def _network(task: Task, method: Mapping[str, Any]) -> Regressor:
 
 def _resampled(data: Dataset, name: str, seed: int) -> Dataset:
     make = {"SMOTER": smoter, "SMOGN": smogn}[known(name, ("SMOTER", "SMOGN"), "resampling")]
-    phi = rarity(data.train_counts, data.bins)
+    phi = rarity(np.asarray(data.train.y), data.bins)
     return replace(data, train=Split(*make(data.train.x, data.train.y, phi, seed=seed)))
 
 
@@ -283,7 +288,14 @@ def _loss(model: Regressor, data: Dataset, options: Mapping[str, Any]) -> Loss:
         else GAILoss.from_counts(data.train_counts, data.bins, sigma, learn_sigma=learn)
     )
     model.criterion = criterion  # so that its sigma is learned, and kept, with the model's weights
-    return lambda prediction, target, _: criterion(prediction, target)
+
+    def loss(prediction: Tensor, target: Tensor, _: Tensor) -> Tensor:
+        if name == "BMC" and len(target) < 2:  # the last batch of STS-B-DIR, which BMC refuses
+            return 0 * prediction.sum()
+        value: Tensor = criterion(prediction, target)
+        return value
+
+    return loss
 
 
 def _focal(prediction: Tensor, target: Tensor, weight: Tensor, beta: float) -> Tensor:
@@ -316,7 +328,7 @@ def _second_stage(
     """Train a fresh head for a third of the epochs, on features that no longer move."""
     weights = _weights(data, {k: v for k, v in options.items() if k != "rate"})
     model.encoder, model.fds = Frozen(model.encoder), None
-    model.head.reset_parameters()
+    reinitialise(model.head, seed)
     return fit(
         model,
         data,

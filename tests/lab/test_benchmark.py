@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dirlearn.lab import benchmark
+from dirlearn.lab.benchmark import (
+    BENCHMARK,
+    DIR_CHOICES,
+    SQINV,
+    TASKS,
+    choices,
+    methods,
+    rarity,
+    train_benchmark,
+)
+from dirlearn.lab.datasets import GLUCOSE, glucose
+from dirlearn.lab.training import fit
+from dirlearn.lds import lds_weights
+from dirlearn.retrain import Frozen
+
+GLUCOSE_METHODS = methods(TASKS["glucose"])
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Three epochs: a second stage of one."""
+    monkeypatch.setitem(TASKS, "glucose", replace(TASKS["glucose"], epochs=3))
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """Arguments of each fit, and the model as it was when the fit began."""
+    calls = []
+
+    def spy(model, data, **options):
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        calls.append({"model": model, "data": data, "state": state, **options})
+        return fit(model, data, **options)
+
+    monkeypatch.setattr(benchmark, "fit", spy)
+    return calls
+
+
+def test_every_method_runs_and_no_two_predict_alike():
+    seen = {}
+    for name, method in GLUCOSE_METHODS.items():
+        run = train_benchmark(method, 0, task="glucose")
+        assert np.isfinite(run.prediction).all()
+        seen.setdefault(run.prediction.tobytes(), []).append(name)
+    assert [names for names in seen.values() if len(names) > 1] == []
+
+
+def test_methods_of_one_seed_share_data_and_initialisation(fits):
+    for name in ("vanilla", "INV", "Focal-R+LDS+FDS", "BMC", "SMOTER"):
+        train_benchmark(GLUCOSE_METHODS[name], 4, task="glucose")
+    first = fits[0]["state"]
+    for call in fits[1:]:
+        assert all(torch.equal(call["state"][k], v) for k, v in first.items())
+        assert call["seed"] == 4
+        assert torch.equal(call["data"].val.x, fits[0]["data"].val.x)
+    *others, resampled = fits
+    assert all(torch.equal(call["data"].train.x, fits[0]["data"].train.x) for call in others)
+    assert len(resampled["data"].train) != len(fits[0]["data"].train) or not torch.equal(
+        resampled["data"].train.y, fits[0]["data"].train.y
+    )
+
+
+def test_shot_regions_are_those_before_resampling():
+    run = train_benchmark(GLUCOSE_METHODS["SMOGN"], 1, task="glucose")
+    np.testing.assert_array_equal(run.train_counts, glucose(seed=1).train_counts)
+
+
+def test_retraining_moves_the_head_alone(fits):
+    train_benchmark(GLUCOSE_METHODS["RRT"], 2, task="glucose")
+    first, second = fits
+    assert first["weights"] is None
+    data = glucose(seed=2)
+    expected = lds_weights(data.train.y, GLUCOSE, **SQINV)
+    assert torch.equal(torch.as_tensor(second["weights"]), torch.as_tensor(expected))
+    model = second["model"]
+    assert isinstance(model.encoder, Frozen)
+    after = model.state_dict()
+    moved = {k for k, v in second["state"].items() if not torch.equal(v, after[k])}
+    assert moved == {"head.weight", "head.bias"}
+    before = {k: v for k, v in second["state"].items() if k.startswith("head")}
+    assert not torch.equal(before["head.weight"], fits[0]["state"]["head.weight"])
+
+
+def test_balanced_mse_predicts_within_the_range():
+    method = {"loss": {"name": "BMC", "sigma": 300.0}}  # wide enough to send locations far out
+    run = train_benchmark(method, 0, task="glucose")
+    assert run.prediction.min() >= 40
+    assert run.prediction.max() <= 405
+
+
+def test_sigma_is_learned_where_that_is_asked():
+    plan = choices(TASKS["glucose"])
+    learned = next(name for name in plan if name.startswith("BMC") and name.endswith("learned"))
+    fixed = learned.removesuffix(", learned")
+    one, two = (train_benchmark(plan[name], 0, task="glucose") for name in (learned, fixed))
+    assert (one.prediction != two.prediction).any()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_the_part_that_is_asked_for_is_predicted(part):
+    run = train_benchmark({}, 0, task="glucose", part=part)
+    np.testing.assert_array_equal(run.target, getattr(glucose(seed=0), part).y)
+
+
+def test_what_is_unknown_is_refused():
+    with pytest.raises(ValueError, match="unknown task 'ages'; known are digits, sts_b, glucose"):
+        train_benchmark({}, 0, task="ages")
+    with pytest.raises(ValueError, match="unknown key of a method 'weight'"):
+        train_benchmark({"weight": SQINV}, 0, task="glucose")
+    with pytest.raises(ValueError, match="unknown loss 'huber'"):
+        train_benchmark({"loss": {"name": "huber"}}, 0, task="glucose")
+    with pytest.raises(ValueError, match="unknown resampling 'ROS'"):
+        train_benchmark({"resample": "ROS"}, 0, task="glucose")
+
+
+def test_choices_are_made_on_other_seeds_and_on_validation_data():
+    for choice, study in zip(DIR_CHOICES, BENCHMARK, strict=True):
+        assert not set(choice.seeds) & set(study.seeds)
+        assert choice.settings["part"] == "val"
+        assert "part" not in study.settings
+        assert list(study.methods) == list(methods(TASKS["digits"]))
+
+
+def test_what_was_chosen_is_among_what_was_tried():
+    for task in TASKS.values():
+        tried = list(choices(task).values())
+        plan = methods(task)
+        for name in ("Focal-R", "RankSim", "BMC", "GAI"):
+            assert plan[name] in tried, name
+
+
+def test_rarity_is_greatest_where_labels_are_fewest():
+    data = glucose(seed=0)
+    counts = data.train_counts
+    phi = rarity(counts, GLUCOSE)(GLUCOSE.centers)
+    assert phi[counts.argmax() - 3 : counts.argmax() + 4].min() < 0.05
+    assert phi[counts == 0].min() > 0.95
