@@ -12,6 +12,8 @@ from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
+from dirlearn.relevance import Relevance, relevance
+from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = [
     "Bins",
     "Frozen",
     "RankSim",
+    "Relevance",
     "ShotMetrics",
     "balanced_mae",
     "dense_weights",
@@ -42,7 +45,10 @@ __all__ = [
     "ranksim_loss",
     "reinitialise",
     "released",
+    "relevance",
     "shot_metrics",
+    "smogn",
+    "smoter",
     "weighted_huber",
     "weighted_l1",
     "weighted_mse",
