@@ -16,6 +16,8 @@ from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
+from dirlearn.relevance import Relevance, relevance
+from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
 from dirlearn.sera import sera
 
@@ -33,6 +35,7 @@ __all__ = [
     "Bins",
     "Frozen",
     "RankSim",
+    "Relevance",
     "ShotMetrics",
     "balanced_mae",
     "bootstrap_interval",
@@ -51,8 +54,11 @@ __all__ = [
     "ranksim_loss",
     "reinitialise",
     "released",
+    "relevance",
     "sera",
     "shot_metrics",
+    "smogn",
+    "smoter",
     "weighted_huber",
     "weighted_l1",
     "weighted_mse",
