@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from dirlearn import released
 from dirlearn.bins import Bins
+from dirlearn.bootstrap import bootstrap_interval
+from dirlearn.curves import error_curve
 from dirlearn.density import dense_weights, kde_density
+from dirlearn.depth import depth_metrics
 from dirlearn.fds import FDS
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
+from dirlearn.regions import by_region
+from dirlearn.relevance import Relevance, relevance
+from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
+from dirlearn.sera import sera
 
 if TYPE_CHECKING:
     from dirlearn.metrics import (
@@ -28,10 +35,15 @@ __all__ = [
     "Bins",
     "Frozen",
     "RankSim",
+    "Relevance",
     "ShotMetrics",
     "balanced_mae",
+    "bootstrap_interval",
+    "by_region",
     "dense_weights",
+    "depth_metrics",
     "effective_density",
+    "error_curve",
     "geometric_mean_error",
     "inverse_weights",
     "kde_density",
@@ -42,7 +54,11 @@ __all__ = [
     "ranksim_loss",
     "reinitialise",
     "released",
+    "relevance",
+    "sera",
     "shot_metrics",
+    "smogn",
+    "smoter",
     "weighted_huber",
     "weighted_l1",
     "weighted_mse",

@@ -117,3 +117,27 @@ def check_finite(values: Array, name: str) -> None:
             f"{name} holds {bad} {are} NaN or infinite, of {values.size}; "
             f"drop or impute {them} first"
         )
+
+
+def paired(pred: Any, target: Any) -> tuple[Array, Array]:
+    """Predictions and targets that belong together: flat, finite, in ``float64``.
+
+    Examples
+    --------
+    >>> paired([[1], [2]], torch.zeros(2, 1))
+    (array([1., 2.]), array([0., 0.]))
+    >>> paired([1.0, 2.0], [[1.0], [2.0]])
+    Traceback (most recent call last):
+    ValueError: pred has shape (2,), target has (2, 1); give both one shape ...
+    """
+    prediction, label = to_numpy(pred, "pred"), to_numpy(target, "target")
+    if prediction.shape != label.shape:
+        raise ValueError(
+            f"pred has shape {prediction.shape}, target has {label.shape}; give both one shape "
+            "(squeeze a trailing 1), for broadcasting would pair every prediction with every target"
+        )
+    if prediction.size == 0:
+        raise ValueError("there are no predictions to measure: pred and target are empty")
+    check_finite(prediction, "pred")
+    check_finite(label, "target")
+    return prediction.astype(np.float64).reshape(-1), label.astype(np.float64).reshape(-1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dirlearn.arrays import Array, ArrayT, check_finite, floating_like, to_numpy
+from dirlearn.arrays import Array, ArrayT, floating_like, paired, to_numpy
 from dirlearn.bins import REGIONS, Bins, check_bins
 
 Figures = dict[str, dict[str, float]]
@@ -175,17 +175,9 @@ class ShotMetrics(Metric):
 
 
 def _absolute_errors(pred: Any, target: Any) -> Array:
-    prediction, label = to_numpy(pred, "pred"), to_numpy(target, "target")
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"pred has shape {prediction.shape}, target has {label.shape}; give both one shape "
-            "(squeeze a trailing 1), for broadcasting would pair every prediction with every target"
-        )
-    if prediction.size == 0:
-        raise ValueError("there are no predictions to measure: pred and target are empty")
-    check_finite(prediction, "pred")
-    check_finite(label, "target")
-    return np.abs(prediction.astype(np.float64) - label.astype(np.float64)).reshape(-1)
+    prediction, label = paired(pred, target)
+    errors: Array = np.abs(prediction - label)
+    return errors
 
 
 def _update(pred: Any, target: Any, bins: Bins) -> Array:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from dirlearn.arrays import check_finite, floating_like, like, look_up, to_numpy
+from dirlearn.arrays import check_finite, floating_like, like, look_up, paired, to_numpy
 
 REFUSED = {
     "bool": [True, False],
@@ -151,3 +151,21 @@ def test_a_value_beyond_a_narrow_type_is_refused(half):
     with pytest.raises(ValueError, match=r"1e\+05 is beyond the range of .*float16; pass a wider"):
         floating_like(np.array([1.0, 1e5]), half)
     assert np.isinf(np.asarray(floating_like(np.array([np.inf]), half))).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_pairs_are_flat_and_in_double(dtype, device):
+    pred = torch.tensor([[1, 2], [3, 4]], dtype=dtype, device=device)
+    for array in paired(pred, pred.T):
+        assert array.dtype == np.float64
+        assert array.shape == (4,)
+    assert paired(pred, pred.T)[1].tolist() == [1, 3, 2, 4]
+
+
+def test_what_is_no_pair_is_refused():
+    with pytest.raises(ValueError, match=r"pred has shape \(2,\), target has \(2, 1\)"):
+        paired(np.ones(2), np.ones((2, 1)))
+    with pytest.raises(ValueError, match="pred and target are empty"):
+        paired([], [])
+    with pytest.raises(ValueError, match="target holds 1 value that is NaN"):
+        paired([1.0], [np.nan])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import gmean
+from sklearn.metrics import mean_absolute_error as sklearn_mae
 from torch import distributed
 from torchmetrics.functional import mean_absolute_error, mean_squared_error
 
@@ -142,6 +143,16 @@ def test_balanced_mae_is_the_mean_over_held_bins_of_their_mae():
     assert balanced_mae(pred, target, BINS) == pytest.approx(
         figures_by_loop(pred, target)["balanced_mae"]
     )
+
+
+def test_balanced_mae_of_whole_numbers_is_that_of_imbalanced_learn():
+    # macro_averaged_mean_absolute_error(target, pred) of imbalanced-learn 0.14.2 gives 2.686868687.
+    target = np.arange(60) ** 2 % 11
+    pred = np.roll(target, 1)
+    bins = Bins.uniform(0, 11, 1)
+    assert balanced_mae(pred, target, bins) == pytest.approx(2.686868687)
+    of_each = [sklearn_mae(target[target == y], pred[target == y]) for y in np.unique(target)]
+    assert balanced_mae(pred, target, bins) == pytest.approx(np.mean(of_each))
 
 
 def test_balanced_mae_does_not_depend_on_how_often_a_bin_occurs():
