@@ -81,7 +81,7 @@ def weighted_huber(
     r"""Weighted Huber loss as Yang et al. scale it: quadratic below ``beta``, of slope 1 above.
 
     .. math::
-        \ell(e) = \begin{cases} e^2 / 2\beta & |e| < \beta \\ |e| - \beta/2 & \text{else}\end{cases}
+        \ell(e) = \begin{cases} e^2 / 2\beta & |e| < \beta \ |e| - \beta/2 & \text{else}\end{cases}
 
     This is :func:`torch.nn.functional.smooth_l1_loss`; torch's ``huber_loss`` is ``beta`` times it.
     Further parameters, errors and the meaning of the mean are those of :func:`weighted_mse`.
@@ -109,6 +109,69 @@ def weighted_huber(
     if not 0 < beta < math.inf:
         raise ValueError(f"beta must be positive and finite, got {beta}")
     return _reduced(F.smooth_l1_loss(pred, target, reduction="none", beta=beta), weight, reduction)
+
+
+def focal_r(
+    pred: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    beta: float = 0.2,
+    gamma: float = 1.0,
+    kind: Literal["l1", "mse"] = "l1",
+) -> Tensor:
+    r"""Focal-R: errors that are already small count for less.
+
+    .. math:: \ell(e) = \operatorname{sigmoid}(\beta |e|)^\gamma\, |e|
+              \quad\text{or}\quad \operatorname{sigmoid}(\beta |e|)^\gamma\, e^2
+
+    The focal loss of classification with the error in place of the probability (Yang et al. 2021,
+    section 4.1). The factor is part of the loss, and has its share in the gradient. It lies between
+    :math:`2^{-\gamma}`, at no error, and 1; in the released code it starts from 0:
+    :func:`dirlearn.released.focal_r`.
+
+    Further parameters, errors and the meaning of the mean are those of :func:`weighted_mse`.
+
+    Parameters
+    ----------
+    beta : float
+        Inverse of the error that is large, in the target's unit. Default 0.2 (released code, ages).
+    gamma : float
+        How much less, 0 or more; 0 is the plain loss. Default 1 (released code).
+    kind : {"l1", "mse"}
+        Of which error; ``"l1"`` in the paper.
+
+    Raises
+    ------
+    ValueError
+        If ``beta`` is not positive, ``gamma`` is negative, one is infinite or ``kind`` is unknown;
+        and as :func:`weighted_mse`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> focal_r(torch.tensor([0.0, 50.0]), torch.tensor([1.0, 0.0]), reduction="none")
+    tensor([ 0.5498, 49.9977])
+
+    Used in the chapter *Re-weighting and re-sampling*.
+    """
+    _check(pred, target, weight)
+    distance, error = _focal_terms(pred, target, beta, gamma, kind)
+    return _reduced((beta * distance).sigmoid() ** gamma * error, weight, reduction)
+
+
+def _focal_terms(
+    pred: Tensor, target: Tensor, beta: float, gamma: float, kind: Literal["l1", "mse"]
+) -> tuple[Tensor, Tensor]:
+    """Absolute errors, of which the factor is made, and the errors that it multiplies."""
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be positive and finite, got {beta}")
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"gamma must be 0 or more, and finite, got {gamma}")
+    if kind not in ("l1", "mse"):
+        raise ValueError(f'kind must be "l1" or "mse", got {kind!r}')
+    distance = F.l1_loss(pred, target, reduction="none")
+    return distance, distance if kind == "l1" else distance.square()
 
 
 def _check(pred: Tensor, target: Tensor, weight: Tensor | None) -> None:
