@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dirlearn import released
+from dirlearn.balanced_mse import BalancedMSE, GAILoss, balanced_mse, truncated_mean
 from dirlearn.bins import Bins
 from dirlearn.bootstrap import bootstrap_interval
 from dirlearn.curves import error_curve
@@ -13,7 +14,7 @@ from dirlearn.depth import depth_metrics
 from dirlearn.fds import FDS
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
-from dirlearn.losses import weighted_huber, weighted_l1, weighted_mse
+from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
 from dirlearn.relevance import Relevance, relevance
@@ -32,18 +33,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FDS",
+    "BalancedMSE",
     "Bins",
     "Frozen",
+    "GAILoss",
     "RankSim",
     "Relevance",
     "ShotMetrics",
     "balanced_mae",
+    "balanced_mse",
     "bootstrap_interval",
     "by_region",
     "dense_weights",
     "depth_metrics",
     "effective_density",
     "error_curve",
+    "focal_r",
     "geometric_mean_error",
     "inverse_weights",
     "kde_density",
@@ -59,6 +64,7 @@ __all__ = [
     "shot_metrics",
     "smogn",
     "smoter",
+    "truncated_mean",
     "weighted_huber",
     "weighted_l1",
     "weighted_mse",

@@ -27,7 +27,7 @@ def balanced_mse(
               {\sum_{j} \exp(-|\hat y_i - y_j|^2 / 2\sigma^2)}
 
     The cross-entropy of the batch's labels under a Gaussian around each prediction (Ren et al.
-    2022, equation 3.9). The labels of the batch stand for the training distribution, so that the
+    2022, equation 3.15). The labels of the batch stand for the training distribution, so that the
     prediction :math:`\hat y_i` is the *location* of a density under which all labels were equally
     common, and leaves the range of the labels near its ends: :func:`truncated_mean` brings it back.
 
@@ -98,7 +98,7 @@ class _WithSigma(nn.Module):
         """Spread of a target about its prediction, in the unit of the target."""
         return self.log_sigma.exp()
 
-    def extra_repr(self) -> str:  # noqa: D102  # what print(module) shows
+    def extra_repr(self) -> str:
         held = "learned" if isinstance(self.log_sigma, nn.Parameter) else "held"
         return f"sigma={self.log_sigma.exp().item():.4g}, {held}"
 
@@ -148,7 +148,7 @@ class GAILoss(_WithSigma):
               w_k\, \mathcal N\bigl(\hat y_i; \mu_k, \sigma_k^2 + \sigma^2\bigr) \Bigr]
 
     What :func:`balanced_mse` becomes, less :math:`2\sigma^2 \log N`, as the batch grows to the
-    whole population (Ren et al. 2022, section 3.3.1). It compares no samples with each other: a
+    whole population (Ren et al. 2022, section 3). It compares no samples with each other: a
     batch of one is welcome, and so are maps, for each element is a target of its own.
 
     Parameters
@@ -172,7 +172,7 @@ class GAILoss(_WithSigma):
     --------
     >>> criterion = GAILoss([0.9, 0.1], means=[1.0, 4.0], variances=[0.5, 0.5], sigma=1.0)
     >>> criterion(torch.tensor([2.5, 2.5]), torch.tensor([1.0, 4.0]))
-    tensor(0.3446, grad_fn=<MeanBackward0>)
+    tensor(0.3445, grad_fn=<MeanBackward0>)
 
     Derived in the chapter *Balanced MSE*.
     """
@@ -297,7 +297,7 @@ def truncated_mean(location: ArrayT, sigma: float | Tensor, low: float, high: fl
     Examples
     --------
     >>> truncated_mean(np.array([-20.0, -1.0, 2.0, 5.5]), sigma=1.0, low=0.0, high=5.0).round(3)
-    array([0.05 , 0.525, 2.051, 4.357])
+    array([0.05 , 0.525, 2.051, 4.359])
 
     Derived in the chapter *Balanced MSE*.
     """
@@ -322,7 +322,7 @@ def truncated_mean(location: ArrayT, sigma: float | Tensor, low: float, high: fl
     step = left + (right - left) * nodes
     share = (log_weights - step * (step / 2 + tilt[..., None])).softmax(dim=-1)
     mean = nearest + scale * (share * step).sum(dim=-1)
-    return mean.clamp(low, high).to(location.dtype if location.is_floating_point() else wide.dtype)
+    return mean.to(location.dtype if location.is_floating_point() else wide.dtype)
 
 
 def _wide(*tensors: Tensor) -> list[Tensor]:
@@ -334,7 +334,7 @@ def _wide(*tensors: Tensor) -> list[Tensor]:
 
 
 def _positive(sigma: float | Tensor, reference: Tensor) -> Tensor:
-    """Sigma as a scalar like the reference; the value of a tensor is not looked at, nor waited for."""
+    """Sigma as a scalar; the value of a tensor is not looked at, for that would mean to wait."""
     if isinstance(sigma, Tensor):
         if sigma.numel() != 1:
             raise ValueError(

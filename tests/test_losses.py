@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,15 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from dirlearn import weighted_huber, weighted_l1, weighted_mse
+from dirlearn import focal_r, weighted_huber, weighted_l1, weighted_mse
 
-LOSSES = [weighted_mse, weighted_l1, weighted_huber]
+LOSSES = [weighted_mse, weighted_l1, weighted_huber, focal_r]
 TWINS = [(weighted_mse, F.mse_loss), (weighted_l1, F.l1_loss), (weighted_huber, F.smooth_l1_loss)]
 ELEMENT = {
     weighted_mse: lambda e: e * e,
     weighted_l1: abs,
     weighted_huber: lambda e: e * e / 2 if abs(e) < 1 else abs(e) - 0.5,
+    focal_r: lambda e: abs(e) / (1 + math.exp(-0.2 * abs(e))),
 }
 
 
@@ -176,3 +179,57 @@ def test_an_unknown_reduction_is_refused(loss):
 def test_a_beta_that_is_not_positive_is_refused(beta):
     with pytest.raises(ValueError, match="beta must be positive"):
         weighted_huber(torch.ones(3), torch.ones(3), beta=beta)
+
+
+# ---- Focal-R
+
+
+@pytest.mark.parametrize("kind", ["l1", "mse"])
+@pytest.mark.parametrize(("beta", "gamma"), [(0.2, 1.0), (1.5, 2.0), (3.0, 0.5)])
+def test_focal_r_by_beta_gamma_and_kind(beta, gamma, kind, device):
+    pred, target, weight = batch(device=device)
+    value = focal_r(pred, target, weight, "none", beta=beta, gamma=gamma, kind=kind)
+    for v, p, t, w in zip(value, pred, target, weight, strict=True):
+        error = abs(p.item() - t.item())
+        factor = (1 / (1 + math.exp(-beta * error))) ** gamma
+        expected = w.item() * factor * (error if kind == "l1" else error**2)
+        assert v.item() == pytest.approx(expected)
+
+
+def test_focal_r_without_gamma_is_the_plain_loss_and_between_half_of_it_and_it(device):
+    pred, target, weight = batch(device=device)
+    plain = weighted_l1(pred, target, weight, "none")
+    assert_close(focal_r(pred, target, weight, "none", gamma=0.0), plain)
+    focal = focal_r(pred, target, weight, "none")
+    assert ((plain / 2 < focal) & (focal < plain)).all()
+
+
+@pytest.mark.parametrize("kind", ["l1", "mse"])
+def test_the_factor_of_focal_r_has_its_share_in_the_gradient(kind, device):
+    pred, target, weight = (tensor.requires_grad_() for tensor in batch(device=device))
+    assert gradcheck(
+        lambda p, t, w: focal_r(p, t, w, beta=0.7, gamma=1.5, kind=kind), (pred, target, weight)
+    )
+    error = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    focal_r(error[None], torch.zeros(1, dtype=torch.float64), kind=kind).backward()
+    sigmoid = 1 / (1 + math.exp(-0.4))
+    slope, value = (1, 2) if kind == "l1" else (4, 4)
+    assert error.grad.item() == pytest.approx(
+        sigmoid * slope + 0.2 * sigmoid * (1 - sigmoid) * value
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"beta": 0.0}, "beta must be positive"),
+        ({"beta": math.nan}, "beta must be positive"),
+        ({"gamma": -1.0}, "gamma must be 0 or more"),
+        ({"gamma": math.inf}, "gamma must be 0 or more"),
+        ({"kind": "huber"}, "'huber'"),
+    ],
+    ids=str,
+)
+def test_focal_r_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        focal_r(torch.ones(3), torch.ones(3), **arguments)

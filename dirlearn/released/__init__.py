@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from dirlearn.released.fds import FDS
 from dirlearn.released.lds import KernelName, kernel_window, reweight
+from dirlearn.released.losses import focal_r
 from dirlearn.released.ranksim import ranksim_loss
 from dirlearn.released.sts_b import sts_b_shots
 
-__all__ = ["FDS", "KernelName", "kernel_window", "ranksim_loss", "reweight", "sts_b_shots"]
+__all__ = [
+    "FDS",
+    "KernelName",
+    "focal_r",
+    "kernel_window",
+    "ranksim_loss",
+    "reweight",
+    "sts_b_shots",
+]
