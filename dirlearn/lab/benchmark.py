@@ -47,10 +47,9 @@ SQINV_LDS, INV_LDS = {"power": 0.5, **LDS}, {"power": 1.0, **LDS}
 class Task:
     """A data set, the network that learns it, and what was chosen for it on validation data.
 
-    ``low`` and ``high`` are the ends of the labels' range. ``clip`` limits FDS's ratio of variances
-    as the released code does for this kind of input. ``sigma`` and ``learn_sigma`` are those of
-    Balanced MSE by BMC and GAI, ``beta`` that of Focal-R and ``ranksim`` the weight of RankSim; the
-    studies of choices tried the others.
+    ``clip`` limits FDS's ratio of variances as the released code does for this kind of input.
+    ``beta`` of Focal-R, the weight of ``ranksim`` and ``sigma`` of Balanced MSE are the middle of
+    what :func:`choices` tries; ``chosen`` names what had the least validation error.
     """
 
     data: Callable[[int], Dataset]
@@ -63,7 +62,7 @@ class Task:
     beta: float
     ranksim: float
     sigma: float
-    retrain_rate: float = 1e-3
+    chosen: tuple[str, str, str, str, str]
 
     @property
     def low(self) -> float:
@@ -88,6 +87,7 @@ TASKS: dict[str, Task] = {
         beta=0.2,
         ranksim=64.0,
         sigma=10.0,
+        chosen=("Focal-R 0.2", "RankSim 64", "BMC 10, learned", "GAI 10, learned", "RRT 0.01"),
     ),
     "sts_b": Task(
         data=lambda _: sts_b_dir(),
@@ -100,6 +100,7 @@ TASKS: dict[str, Task] = {
         beta=4.0,
         ranksim=3.0,
         sigma=0.8,
+        chosen=("Focal-R 1", "RankSim 3", "BMC 0.8", "GAI 0.8", "RRT 0.01"),
     ),
     "glucose": Task(
         data=lambda seed: glucose(seed=seed),
@@ -112,6 +113,7 @@ TASKS: dict[str, Task] = {
         beta=0.05,
         ranksim=64.0,
         sigma=30.0,
+        chosen=("Focal-R 0.05", "RankSim 64", "BMC 30, learned", "GAI 30, learned", "RRT 0.1"),
     ),
 }
 
@@ -128,12 +130,12 @@ def methods(task: Task) -> dict[str, dict[str, Any]]:
     --------
     >>> plan = methods(TASKS["sts_b"])
     >>> len(plan), plan["Focal-R+LDS"]["loss"]
-    (22, {'name': 'focal', 'beta': 4.0})
+    (22, {'name': 'focal', 'beta': 1.0})
     """
-    focal = {"loss": {"name": "focal", "beta": task.beta}}
+    tried = choices(task)
+    focal, ranksim, bmc, gai, rrt = (tried[name] for name in task.chosen)
+    rrt_lds = {"retrain": rrt["retrain"] | SQINV_LDS}
     fds = {"fds": {"clip": list(task.clip)}}
-    ranksim = {"ranksim": task.ranksim}
-    retrain = {"rate": task.retrain_rate}
     return {
         "vanilla": {},
         "SQINV": {"weights": SQINV},
@@ -142,9 +144,9 @@ def methods(task: Task) -> dict[str, dict[str, Any]]:
         "INV+LDS": {"weights": INV_LDS},
         "DenseWeight": {"weights": {"dense": 1.0}},
         "Focal-R": focal,
-        "BMC": {"loss": {"name": "BMC", "sigma": task.sigma}},
-        "GAI": {"loss": {"name": "GAI", "sigma": task.sigma}},
-        "RRT": {"retrain": {**SQINV, **retrain}},
+        "BMC": bmc,
+        "GAI": gai,
+        "RRT": rrt,
         "SMOTER": {"resample": "SMOTER"},
         "SMOGN": {"resample": "SMOGN"},
         "FDS": fds,
@@ -155,8 +157,8 @@ def methods(task: Task) -> dict[str, dict[str, Any]]:
         "Focal-R+LDS": focal | {"weights": SQINV_LDS},
         "Focal-R+FDS": focal | fds,
         "Focal-R+LDS+FDS": focal | {"weights": SQINV_LDS} | fds,
-        "RRT+LDS": {"retrain": {**SQINV_LDS, **retrain}},
-        "RRT+LDS+FDS": {"retrain": {**SQINV_LDS, **retrain}} | fds,
+        "RRT+LDS": rrt_lds,
+        "RRT+LDS+FDS": rrt_lds | fds,
     }
 
 
@@ -268,7 +270,7 @@ def _network(task: Task, method: Mapping[str, Any]) -> Regressor:
 
 
 def _resampled(data: Dataset, name: str, seed: int) -> Dataset:
-    make = {"SMOTER": smoter, "SMOGN": smogn}[known(name, ("SMOTER", "SMOGN"), "resampling")]
+    make = smoter if known(name, ("SMOTER", "SMOGN"), "resampling") == "SMOTER" else smogn
     phi = rarity(np.asarray(data.train.y), data.bins)
     return replace(data, train=Split(*make(data.train.x, data.train.y, phi, seed=seed)))
 
@@ -344,10 +346,10 @@ def _second_stage(
 
 def _in_range(model: Regressor, prediction: Tensor, task: Task) -> Tensor:
     """What Balanced MSE calls the location of a density becomes its mean within the range."""
-    if not hasattr(model, "criterion"):
+    criterion = getattr(model, "criterion", None)
+    if not isinstance(criterion, BalancedMSE | GAILoss):
         return prediction
-    sigma = model.criterion.sigma.detach().cpu()
-    return truncated_mean(prediction, sigma, task.low, task.high)
+    return truncated_mean(prediction, criterion.sigma.detach().cpu(), task.low, task.high)
 
 
 def _study(name: str, plan: Mapping[str, Any], seeds: range, **settings: Any) -> Study:
