@@ -18,7 +18,8 @@ from dirlearn.lab.sentences import PARTS, sentence_pairs
 
 # Whoever looks for data finds here whatever the book uses.
 __all__ = ["ANGLES", "GLUCOSE", "PRICES", "SCORES", "Counts", "Dataset", "LabelHistogram", "Split"]
-__all__ += ["data_folder", "diamonds", "digit_density", "digit_pairs", "glucose", "label_histogram"]
+__all__ += ["data_folder", "diamonds", "digit_density", "digit_pairs", "glucose"]
+__all__ += ["glucose_test_days", "label_histogram"]
 __all__ += ["rotated_digits", "sts_b_dir"]
 
 ANGLES = Bins.uniform(0, 100, 1)  # degrees
@@ -246,27 +247,34 @@ def glucose(n_train: int = 6000, seed: int = 0) -> Dataset:
     Used in the chapter *Benchmarking DIR*.
     """
     x, y, day = glucose_windows()
-    rng = np.random.default_rng(SPLIT_SEED)
-    part = rng.permutation(np.repeat([0, 1, 2], [121, 40, 40]))[day]
-    rest = np.flatnonzero(part == 0)
+    rest, val, test = _glucose_parts(y, day)
     if not 2 <= n_train <= rest.size:
         raise ValueError(f"n_train must lie between 2 and {rest.size}, got {n_train}")
     train = np.random.default_rng(seed).choice(rest, n_train, replace=False)
     x = _standardised(x, train)
-
-    def balanced(which: int) -> Split:
-        rows = rng.permutation(np.flatnonzero(part == which))
-        return _rows(x, y, rows[_place_in_bin(GLUCOSE.index(y[rows])) < 20])
-
     return Dataset(
         name="glucose",
         train=_rows(x, y, train),
-        val=balanced(1),
-        test=balanced(2),
+        val=_rows(x, y, val),
+        test=_rows(x, y, test),
         bins=GLUCOSE,
         unit="mg/dL",
         provenance="readings of one person's monitor, carried by the package bokeh_sampledata",
     )
+
+
+def glucose_test_days() -> Array:
+    """Day of each window of :func:`glucose`'s test set: those of one day belong together.
+
+    Examples
+    --------
+    >>> days = glucose_test_days()
+    >>> len(days), len(np.unique(days))
+    (1077, 39)
+    """
+    _, y, day = glucose_windows()
+    *_, test = _glucose_parts(y, day)
+    return np.asarray(day[test])
 
 
 def sts_b_dir() -> Dataset:
@@ -307,6 +315,18 @@ def _turned(pool: Tensor, counts: Counts, rng: np.random.Generator) -> Split:
     source = np.concatenate([rng.permutation(len(pool)) for _ in range(rounds)])[: angle.size]
     y = torch.from_numpy(angle).float().clamp(max=float(ANGLES.edges[-1]))
     return Split(rotate(pool[torch.from_numpy(source)], y), y)
+
+
+def _glucose_parts(y: Array, day: Array) -> tuple[Array, Array, Array]:
+    """Rows to train on, and the balanced rows of the validation and the test days."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    part = rng.permutation(np.repeat([0, 1, 2], [121, 40, 40]))[day]
+
+    def balanced(which: int) -> Array:
+        rows = rng.permutation(np.flatnonzero(part == which))
+        return rows[_place_in_bin(GLUCOSE.index(y[rows])) < 20]
+
+    return np.flatnonzero(part == 0), balanced(1), balanced(2)
 
 
 def _place_in_bin(index: Array) -> Array:

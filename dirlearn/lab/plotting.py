@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.util import find_spec
 from io import BytesIO
@@ -14,8 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import rcsetup
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from dirlearn.arrays import to_numpy
 from dirlearn.bins import REGIONS, Bins
@@ -249,3 +250,44 @@ def comparison(
         ax.set_xlabel(f"{region} ({unit})" if unit else region)
         ax.margins(x=0.12)
         ax.grid(axis="x", color=FAINT, linewidth=0.5)
+
+
+def scoreboard(
+    results: Results,
+    ax: Axes,
+    baseline: str = "vanilla",
+    regions: Sequence[str] = ("all", "many", "medium", "few"),
+    methods: Sequence[str] | None = None,
+    limit: float = 40.0,
+) -> None:
+    """Change against ``baseline`` in percent of its error: methods by regions, as coloured cells.
+
+    Blue is less error, orange more, at full strength beyond ``limit`` percent. A cell whose 95 %
+    interval holds zero is left white, with its number in grey.
+    """
+    methods = [m for m in (methods or results.methods) if m != baseline]
+    colors = LinearSegmentedColormap.from_list("", [COLORS[0], "white", COLORS[1]])
+    ax.set(xlim=(-0.5, len(regions) - 0.5), ylim=(len(methods) - 0.5, -0.5))
+    for column, region in enumerate(regions):
+        scale = 100 / results.mean(baseline, region).value
+        for row, method in enumerate(methods):
+            gain = results.difference(method, baseline, region)
+            decided = gain.low > 0 or gain.high < 0
+            change = scale * gain.value
+            strength = 0.5 + 0.5 * float(np.clip(change / limit, -1, 1)) * 0.8
+            cell = Rectangle((column - 0.5, row - 0.5), 1, 1, linewidth=0)
+            cell.set_facecolor(colors(strength) if decided else "none")
+            ax.add_patch(cell)
+            ax.text(
+                column,
+                row,
+                f"{change:+.0f}".replace("-", "−"),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color=INK if decided else "#888888",
+            )
+    ax.set_xticks(range(len(regions)), regions)
+    ax.set_yticks(range(len(methods)), methods)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -117,3 +117,14 @@ def test_error_by_label_puts_the_training_counts_behind(ax):
     plotting.error_by_label({"a": [1.0, 2.0]}, Bins([0, 1, 2]), ax, counts=[9, 4])
     behind = next(other for other in ax.figure.axes if other is not ax)
     assert [bar.get_height() for bar in behind.patches] == [9, 4]
+
+
+def test_scoreboard_gives_percent_and_colours_only_what_is_decided(ax, tmp_path):
+    methods = {"base": {"off": 0.0}, "better": {"off": -0.5}, "same": {"off": 0.0001}}
+    results = Study("board", off_by, methods, range(4), BINS).execute(tmp_path, progress=False)
+    plotting.scoreboard(results, ax, "base", regions=["all"])
+    assert [text.get_text() for text in ax.texts] == ["−50", "+0"]
+    faces = [patch.get_facecolor() for patch in ax.patches]
+    assert faces[0][2] > faces[0][0]  # more blue than red
+    assert faces[1][3] == 0  # transparent
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["better", "same"]
