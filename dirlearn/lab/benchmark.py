@@ -117,6 +117,23 @@ TASKS: dict[str, Task] = {
     ),
 }
 
+# What one may want: a shot region and a metric.
+AIMS = {
+    "all labels alike": ("all", "mae"),
+    "rare labels": ("few", "mae"),
+    "no large errors": ("all", "mse"),
+    "common labels": ("many", "mae"),
+}
+# What asks least of a user first: nothing; weights of the samples, and then with a window or a
+# density to choose; another loss, and then with a spread to choose; a second stage; synthetic
+# samples; layers or terms on the features; combinations.
+EFFORT = (
+    *("vanilla", "SQINV", "INV", "SQINV+LDS", "INV+LDS", "DenseWeight"),
+    *("Focal-R", "GAI", "BMC", "RRT", "SMOTER", "SMOGN", "FDS", "RankSim"),
+    *("Focal-R+LDS", "RRT+LDS", "SQINV+FDS", "Focal-R+FDS", "SQINV+LDS+FDS", "SQINV+LDS+RankSim"),
+    *("Focal-R+LDS+FDS", "RRT+LDS+FDS"),
+)
+
 KEYS = ("weights", "loss", "resample", "retrain", "fds", "ranksim")
 
 
