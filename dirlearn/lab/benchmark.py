@@ -32,7 +32,7 @@ from dirlearn.lab.results import known
 from dirlearn.lab.study import Run, Study
 from dirlearn.lab.training import Augment, Fit, Loss, fit, on_features, predict, shift
 from dirlearn.lds import lds_weights
-from dirlearn.losses import focal_r, weighted_l1
+from dirlearn.losses import focal_r, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim
 from dirlearn.relevance import Relevance
 from dirlearn.resampling import smogn, smoter
@@ -124,11 +124,11 @@ AIMS = {
     "no large errors": ("all", "mse"),
     "common labels": ("many", "mae"),
 }
-# What asks least of a user first: nothing; weights of the samples, and then with a window or a
-# density to choose; another loss, and then with a spread to choose; a second stage; synthetic
-# samples; layers or terms on the features; combinations.
+# What asks least of a user first: nothing, or next to it; weights of the samples, and then with a
+# window or a density to choose; another loss, and then with a spread to choose; a second stage;
+# synthetic samples; layers or terms on the features; combinations.
 EFFORT = (
-    *("vanilla", "SQINV", "INV", "SQINV+LDS", "INV+LDS", "DenseWeight"),
+    *("vanilla", "MSE", "SQINV", "INV", "SQINV+LDS", "INV+LDS", "DenseWeight"),
     *("Focal-R", "GAI", "BMC", "RRT", "SMOTER", "SMOGN", "FDS", "RankSim"),
     *("Focal-R+LDS", "RRT+LDS", "SQINV+FDS", "Focal-R+FDS", "SQINV+LDS+FDS", "SQINV+LDS+RankSim"),
     *("Focal-R+LDS+FDS", "RRT+LDS+FDS"),
@@ -147,7 +147,7 @@ def methods(task: Task) -> dict[str, dict[str, Any]]:
     --------
     >>> plan = methods(TASKS["sts_b"])
     >>> len(plan), plan["Focal-R+LDS"]["loss"]
-    (22, {'name': 'focal', 'beta': 1.0})
+    (23, {'name': 'focal', 'beta': 1.0})
     """
     tried = choices(task)
     focal, ranksim, bmc, gai, rrt = (tried[name] for name in task.chosen)
@@ -155,6 +155,7 @@ def methods(task: Task) -> dict[str, dict[str, Any]]:
     fds = {"fds": {"clip": list(task.clip)}}
     return {
         "vanilla": {},
+        "MSE": {"loss": {"name": "MSE"}},  # the base of Balanced MSE; the others' is the MAE
         "SQINV": {"weights": SQINV},
         "INV": {"weights": INV},
         "SQINV+LDS": {"weights": SQINV_LDS},
@@ -231,10 +232,10 @@ def train_benchmark(
     """Train a task's network by one method and predict one part of its data.
 
     ``method`` may hold ``"weights"`` (arguments of :func:`dirlearn.lds_weights`, or ``"dense"``,
-    the alpha of :func:`dirlearn.dense_weights`), ``"loss"`` (``"name"`` focal, BMC or GAI, and its
-    arguments), ``"resample"`` (SMOTER or SMOGN, in the space of the inputs), ``"retrain"`` (weights
-    of a second stage for a new head on the frozen encoder, and its learning ``"rate"``), ``"fds"``
-    and ``"ranksim"``. Data, initialisation and batch order follow from ``seed`` alone. ``part`` is
+    the alpha of :func:`dirlearn.dense_weights`), ``"loss"`` (``"name"`` MSE, focal, BMC or GAI, and
+    its arguments), ``"resample"`` (SMOTER or SMOGN, in the space of the inputs), ``"retrain"``
+    (weights of a second stage for a new head on the frozen encoder, and its learning ``"rate"``),
+    ``"fds"`` and ``"ranksim"``. Data, initialisation and batch order follow from ``seed`` alone. ``part`` is
     ``"val"`` while something is being chosen. The extra figure ``cpu_seconds`` counts this process
     only, whatever else the machine does.
 
@@ -299,7 +300,9 @@ def _weights(data: Dataset, options: Mapping[str, Any]) -> Tensor:
 
 
 def _loss(model: Regressor, data: Dataset, options: Mapping[str, Any]) -> Loss:
-    name = known(options["name"], ("focal", "BMC", "GAI"), "loss")
+    name = known(options["name"], ("MSE", "focal", "BMC", "GAI"), "loss")
+    if name == "MSE":
+        return weighted_mse
     if name == "focal":
         return partial(_focal, beta=options["beta"])
     sigma, learn = options["sigma"], options.get("learn", False)
