@@ -108,10 +108,12 @@ def test_sigma_is_learned_where_that_is_asked():
     assert (one.prediction != two.prediction).any()
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
-def test_the_part_that_is_asked_for_is_predicted(part):
-    run = train_benchmark({}, 0, task="glucose", part=part)
-    np.testing.assert_array_equal(run.target, getattr(glucose(seed=0), part).y)
+def test_the_part_that_is_asked_for_is_predicted():
+    data = glucose(seed=0)
+    test, val = (train_benchmark({}, 0, task="glucose", part=part) for part in ("test", "val"))
+    np.testing.assert_array_equal(test.target, data.test.y)
+    assert np.abs(val.target - val.prediction).mean() == pytest.approx(val.extra["val_error"])
+    np.testing.assert_array_equal(GLUCOSE.index(val.target), GLUCOSE.index(data.val.y))
 
 
 def test_what_is_unknown_is_refused():
