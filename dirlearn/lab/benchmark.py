@@ -87,7 +87,7 @@ TASKS: dict[str, Task] = {
         beta=0.2,
         ranksim=64.0,
         sigma=10.0,
-        chosen=("Focal-R 0.2", "RankSim 64", "BMC 10, learned", "GAI 10, learned", "RRT 0.01"),
+        chosen=("Focal-R 0.2", "RankSim 6.4", "BMC 10, learned", "GAI 10, learned", "RRT 0.1"),
     ),
     "sts_b": Task(
         data=lambda _: sts_b_dir(),
