@@ -30,7 +30,8 @@ def sera(pred: Any, target: Any, phi: Callable[[Any], Any] | Any) -> float:
     pred, target : arrays or tensors of one shape
         Predictions and targets.
     phi : array of the same shape, or callable
-        Relevance of each target, from 0 (no interest) to 1; a callable is given ``target``.
+        Relevance of each target, from 0 (no interest) to 1; a callable, such as
+        :class:`dirlearn.Relevance`, is given ``target``.
 
     Returns
     -------
