@@ -1,5 +1,6 @@
 import copy
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -528,3 +529,10 @@ def test_truncated_mean_takes_arrays_of_any_kind():
 def test_truncated_mean_refuses_a_range_that_is_none(low, high):
     with pytest.raises(ValueError, match="low must be below high"):
         truncated_mean(np.ones(3), 1.0, low, high)
+
+
+def test_quadrature_is_that_of_gauss_and_legendre():
+    module = sys.modules["dirlearn.balanced_mse"]  # the function hides it
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    np.testing.assert_allclose(module._NODES, (nodes + 1) / 2, atol=1e-14)
+    np.testing.assert_allclose(np.exp(module._LOG_WEIGHTS), weights / 2, rtol=1e-12)
