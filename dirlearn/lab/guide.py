@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from dirlearn.arrays import Array
+from dirlearn.lab.intervals import Estimate
 from dirlearn.lab.results import Results
 
 if TYPE_CHECKING:
@@ -175,7 +176,10 @@ def guide(
     goals: Mapping[str, tuple[str, str]],
     effort: Sequence[str],
 ) -> pd.DataFrame:
-    """What to use when: for each task and goal, the least laborious of the contenders.
+    """What to use when: for each task and goal, the least laborious method that is worth it.
+
+    Worth it is a contender (:func:`contenders`) whose gain over the first of ``effort`` is decided:
+    its whole 95 % interval lies below zero. Where there is none, the first of ``effort`` itself.
 
     Parameters
     ----------
@@ -184,14 +188,15 @@ def guide(
     goals : mapping of str to (region, metric)
         What one may want, such as ``{"rare labels": ("few", "mae")}``.
     effort : sequence of str
-        The methods to choose from, those that ask least of a user first.
+        The methods to choose from, those that ask least of a user first; the very first, such as
+        vanilla training, is the baseline.
 
     Returns
     -------
     DataFrame
-        A row for each task and goal: ``use``, the first of ``effort`` that :func:`contenders`
-        names; ``gain``, its difference from vanilla; ``price``, its difference in the many-shot
-        region; ``best``, the method of least error, and how many ``contenders`` there are.
+        A row for each task and goal: ``use``, the method; ``gain``, its difference from the
+        baseline; ``price``, that difference in the many-shot region; ``best``, the method of least
+        error, and how many ``contenders`` there are.
 
     Examples
     --------
@@ -201,19 +206,26 @@ def guide(
     >>> guide(rough, goals, ["vanilla", "SQINV", "INV", "SQINV+LDS", "INV+LDS"])["use"].tolist()
     ['SQINV+LDS']
     """
+    baseline, *rest = effort
     rows: list[dict[str, Any]] = []
     for task, results in studies.items():
         for goal, (region, metric) in goals.items():
             short = contenders(results, region, metric, effort)
-            use = next(method for method in effort if method in short)
-            same = use == "vanilla"
+
+            def gain(
+                method: str, where: str, by: str = metric, among: Results = results
+            ) -> Estimate:
+                return among.difference(method, baseline, where, by)
+
+            worth = (m for m in rest if m in short and gain(m, region).high < 0)
+            use = next(worth, baseline)
             rows.append(
                 {
                     "task": task,
                     "goal": goal,
                     "use": use,
-                    "gain": None if same else results.difference(use, "vanilla", region, metric),
-                    "price": None if same else results.difference(use, "vanilla", "many", metric),
+                    "gain": gain(use, region) if use != baseline else None,
+                    "price": gain(use, "many") if use != baseline else None,
                     "best": short[0],
                     "contenders": len(short),
                 }

@@ -131,8 +131,21 @@ def test_guide_takes_the_least_laborious_contender_and_tells_its_price():
     assert row["price"] == results.difference("b", "vanilla", "many")
 
 
-def test_guide_says_vanilla_where_nothing_is_better():
-    table = guide({"t": noisy([0.0, 1.0])}, {"g": ("all", "mae")}, ["vanilla", "a"])
+def test_guide_does_not_take_vanilla_for_being_lost_in_the_noise_of_the_best():
+    """Vanilla cannot be told from a scattered best, yet another method is surely better than it."""
+    rng = np.random.default_rng(1)
+    target = np.linspace(0, 2, 80)
+    steady = np.full((6, 80), 1.0) + 0.01 * rng.normal(size=(6, 80))
+    scattered = steady - np.array([[0.9], [-0.4], [0.9], [-0.4], [0.9], [-0.2]])
+    results = made(target + np.stack([steady, scattered, steady - 0.1]), target=target)
+    assert contenders(results) == ["a", "b", "vanilla"]
+    table = guide({"t": results}, {"g": ("all", "mae")}, ["vanilla", "a", "b"])
+    assert table.loc[("t", "g"), "use"] == "b"
+
+
+@pytest.mark.parametrize("levels", [(0.0, 1.0), (0.0, 0.0)])
+def test_guide_says_vanilla_where_nothing_is_better(levels):
+    table = guide({"t": noisy(levels)}, {"g": ("all", "mae")}, ["vanilla", "a"])
     assert table.loc[("t", "g"), "use"] == "vanilla"
     assert table.loc[("t", "g"), "gain"] is None
 
