@@ -134,14 +134,15 @@ def histogram(
         linewidth=0.4,
     )
     empty = bins.centers[np.asarray(shots) == "zero"]
-    ax.plot(
-        empty,
-        np.full(len(empty), -0.02),
-        "|",
-        color=REGION_COLORS["zero"],
-        transform=ax.get_xaxis_transform(),
-        clip_on=False,
-    )
+    if empty.size:  # a line without points would still ask for room, in the corner of the figure
+        ax.plot(
+            empty,
+            np.full(len(empty), -0.02),
+            "|",
+            color=REGION_COLORS["zero"],
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
+        )
     if log:
         ax.set_yscale("log")
         ax.set_ylim(bottom=0.7)
@@ -289,5 +290,5 @@ def scoreboard(
             )
     ax.set_xticks(range(len(regions)), regions)
     ax.set_yticks(range(len(methods)), methods)
-    ax.tick_params(length=0)
+    ax.tick_params(length=0, labelsize=8)
     ax.spines[:].set_visible(False)
