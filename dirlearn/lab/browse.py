@@ -57,7 +57,7 @@ def browse(table: pd.DataFrame, filters: Iterable[str], name: str, label: str) -
         for column in table.columns
     )
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in row) + "</tr>"
+        "<tr>" + "".join(f"<td>{_breakable(value)}</td>" for value in row) + "</tr>"
         for row in table.itertuples(index=False)
     )
     # The class dataframe is the one that the book's theme knows as a table of ours.
@@ -68,6 +68,11 @@ def browse(table: pd.DataFrame, filters: Iterable[str], name: str, label: str) -
         f'<table class="dataframe"><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>'
         f'</table></div></div>\n<script>({script.strip()})("{name}");</script>'
     )
+
+
+def _breakable(value: object) -> str:
+    """HTML of a value whose line may break after a plus or a slash: columns fit a phone."""
+    return escape(str(value)).replace("+", "+<wbr>").replace("/", "/<wbr>")
 
 
 @dataclass(frozen=True)

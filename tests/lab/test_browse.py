@@ -17,6 +17,11 @@ def test_every_row_stands_in_plain_html():
     assert '<th scope="col" data-filter>method</th><th scope="col">value</th>' in html
 
 
+def test_a_long_name_may_break_after_a_plus():
+    html = browse(pd.DataFrame({"method": ["LDS+FDS"]}), [], "errors", "Errors").html
+    assert "<td>LDS+<wbr>FDS</td>" in html
+
+
 def test_nothing_is_loaded_from_elsewhere():
     html = browse(TABLE, [], "errors", "Errors").html
     assert "http" not in html
@@ -51,7 +56,7 @@ COUNT = "document.querySelector('#errors output').value"
 def test_menus_search_and_heads_work_in_a_browser(tmp_path):
     table = pd.DataFrame(
         {
-            "method": ["LDS", "FDS", "LDS", "FDS"],
+            "method": ["L+S", "FDS", "L+S", "FDS"],
             "set": ["a", "a", "b", "c"],
             "value": [9, 10, 8, 7],
         }
@@ -73,12 +78,12 @@ def test_menus_search_and_heads_work_in_a_browser(tmp_path):
         browser.connect()
         browser.open(page)
         assert browser.evaluate(COUNT) == "4 of 4 rows"
-        fill(0, "LDS")
-        assert rows() == [["LDS", "a", "9"], ["LDS", "b", "8"]]
+        fill(0, "L+S")
+        assert rows() == [["L+S", "a", "9"], ["L+S", "b", "8"]]
         offered = "[...document.querySelectorAll('#errors select')[1].options].map(o => o.text)"
         assert browser.evaluate(offered) == ["all", "a (1)", "b (1)"]
         fill(2, "B")
-        assert rows() == [["LDS", "b", "8"]]
+        assert rows() == [["L+S", "b", "8"]]
         assert browser.evaluate(COUNT) == "1 of 4 rows"
         browser.evaluate("document.querySelector('#errors [type=reset]').click()")
         browser.evaluate("new Promise(done => setTimeout(done, 50))")
