@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
 from dirlearn.lab.features import train_features
+from dirlearn.lab.habits import HABITS
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.ranking import GAMMAS, train_ranked
 from dirlearn.lab.results import known
@@ -156,6 +157,7 @@ STUDIES: dict[str, Study] = {
         Study("features_sweep", train_features, SWEEP, range(80, 90), ANGLES, {"steps": 1000}),
         STS_B_DIR,
         STS_B_RANKSIM,
+        *HABITS,
     )
 }
 
