@@ -85,7 +85,7 @@ class _WithSigma(nn.Module):
 
     log_sigma: Tensor
 
-    def __init__(self, sigma: float, learn_sigma: bool) -> None:
+    def __init__(self, sigma: float | Tensor, learn_sigma: bool) -> None:
         super().__init__()
         if isinstance(sigma, Tensor) and sigma.numel() == 1:
             sigma = sigma.item()  # here there is time to look at its value
