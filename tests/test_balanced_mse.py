@@ -528,3 +528,18 @@ def test_truncated_mean_takes_arrays_of_any_kind():
 def test_truncated_mean_refuses_a_range_that_is_none(low, high):
     with pytest.raises(ValueError, match="low must be below high"):
         truncated_mean(np.ones(3), 1.0, low, high)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.0, math.nan, math.inf])
+def test_a_module_looks_at_the_sigma_of_a_tensor(bad):
+    with pytest.raises(ValueError, match="sigma must be positive and finite"):
+        BalancedMSE(torch.tensor(bad))
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_module_takes_the_value_of_another_s_sigma(learn):
+    other = BalancedMSE(2.0)
+    criterion = copy.deepcopy(BalancedMSE(other.sigma, learn_sigma=learn))
+    assert_close(criterion.sigma.detach(), torch.tensor(2.0))
+    assert criterion.log_sigma.is_leaf
+    assert criterion.log_sigma.requires_grad is learn
