@@ -85,8 +85,10 @@ class _WithSigma(nn.Module):
 
     log_sigma: Tensor
 
-    def __init__(self, sigma: float, learn_sigma: bool) -> None:
+    def __init__(self, sigma: float | Tensor, learn_sigma: bool) -> None:
         super().__init__()
+        if isinstance(sigma, Tensor) and sigma.numel() == 1:
+            sigma = sigma.item()  # here there is time to look at its value
         log_sigma = _positive(sigma, torch.empty(0)).log()
         if learn_sigma:
             self.log_sigma = nn.Parameter(log_sigma)

@@ -45,6 +45,11 @@ def find_bumps(y: Array, phi: Callable[[Array], Any], threshold: float) -> list[
             f"phi must give one relevance per label, shape {y.shape}, got {relevance.shape}"
         )
     check_finite(relevance, "phi(y)")
+    if relevance.min() < 0 or relevance.max() > 1:
+        raise ValueError(
+            f"phi must give relevances in [0, 1], got {relevance.min():g} to {relevance.max():g}; "
+            "divide them by their largest, or clip them"
+        )
     rare = relevance >= threshold
     if rare.all() or not rare.any():
         which, remedy = ("every", "raise") if rare.all() else ("no", "lower")

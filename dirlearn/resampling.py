@@ -109,7 +109,8 @@ def smoter(
         chosen = neighbours[seeds, rng.integers(table.k, size=seeds.size)]
         return table.interpolate(bump.rows[seeds], bump.rows[chosen], rng)
 
-    drawn = _resampled(table, phi, threshold, sampling, rng, between)
+    with np.errstate(over="ignore", invalid="ignore"):  # said better below
+        drawn = _resampled(table, phi, threshold, sampling, rng, between)
     return _like_the_input(drawn, X, y, return_parents)
 
 
@@ -186,7 +187,8 @@ def smogn(
         features, labels, parents = (np.concatenate(pair)[order] for pair in made)
         return features, labels, parents
 
-    drawn = _resampled(table, phi, threshold, sampling, rng, near_or_noisy)
+    with np.errstate(over="ignore", invalid="ignore"):  # said better below
+        drawn = _resampled(table, phi, threshold, sampling, rng, near_or_noisy)
     return _like_the_input(drawn, X, y, return_parents)
 
 
@@ -220,5 +222,11 @@ def _resampled(
 
 def _like_the_input(drawn: Rows, X: Any, y: Any, return_parents: bool) -> tuple[Any, ...]:
     features, labels, parents = drawn
+    for values, name in ((features, "X"), (labels, "y")):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{name} holds values too large for their differences or squares to be floats; "
+                f"divide {name} by its scale first"
+            )
     new = floating_like(features, X), floating_like(labels, y)
     return (*new, like(parents, y)) if return_parents else new

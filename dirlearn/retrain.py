@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -91,8 +92,9 @@ class Frozen(nn.Module):
 def reinitialise(module: ModuleT, seed: int) -> ModuleT:
     """Draw all parameters of ``module`` anew, in place, as its layers do when they are made.
 
-    Each layer's ``reset_parameters`` is called. The draws are made on the CPU, so that one seed
-    gives the same parameters on every device, and leave torch's own random state alone.
+    Each layer's ``reset_parameters`` is called, a module's after those of its parts. The draws are
+    made on the CPU, so that one seed gives the same parameters on every device, and leave torch's
+    own random state alone.
 
     Parameters
     ----------
@@ -112,7 +114,7 @@ def reinitialise(module: ModuleT, seed: int) -> ModuleT:
         If ``module`` is not a module, or ``seed`` not a whole number.
     ValueError
         If ``module`` has nothing to draw, or a part of it holds parameters or buffers but has no
-        ``reset_parameters``.
+        ``reset_parameters``, or one that leaves a parameter as it is. Nothing is changed then.
 
     Examples
     --------
@@ -125,24 +127,56 @@ def reinitialise(module: ModuleT, seed: int) -> ModuleT:
     """
     _check_module(module)
     seed = operator.index(seed)
-    layers = []
+    found = False
     for name, part in module.named_modules():
-        if callable(getattr(part, "reset_parameters", None)):
-            layers.append(part)
+        if any(map(nn.parameter.is_lazy, part.parameters(recurse=False))):
+            raise ValueError(
+                f"{name or 'the module'} ({type(part).__name__}) has no shapes yet; give it a "
+                "batch first"
+            )
+        if _can_draw(part):
+            found = True
         elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             raise ValueError(
                 f"{name or 'the module'} ({type(part).__name__}) holds parameters or buffers but "
                 "has no reset_parameters() to draw them anew; give it one, or make a new module"
             )
-    if not layers:
+    if not found:
         raise ValueError(f"{type(module).__name__} has no layer whose parameters could be drawn")
-    with torch.random.fork_rng(devices=[]):
+    try:
+        fresh = deepcopy(module).cpu()
+    except RuntimeError as error:  # a weight that a hook computes, or that has no data
+        raise ValueError(
+            f"{type(module).__name__} cannot be copied, which drawing it anew needs; remove "
+            "weight_norm or pruning from it first, or make a new module"
+        ) from error
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
-        for layer in layers:
-            fresh = deepcopy(layer).cpu()
-            fresh.reset_parameters()
-            layer.load_state_dict(fresh.state_dict())
+        for parameter in fresh.parameters():
+            if parameter.is_floating_point():
+                parameter.fill_(torch.nan)
+        # What a module draws for its parts, such as zeros for its last layer, is the last word.
+        for part in dict.fromkeys(_inside_out(fresh)):
+            if _can_draw(part):
+                part.reset_parameters()
+    for name, parameter in fresh.named_parameters():
+        if parameter.isnan().any():
+            raise ValueError(
+                f"{name} is not drawn anew by reset_parameters(), as under spectral_norm or "
+                "weight_norm, whose layers draw a weight that is computed; make a new module"
+            )
+    module.load_state_dict(fresh.state_dict())
     return module
+
+
+def _can_draw(part: nn.Module) -> bool:
+    return callable(getattr(part, "reset_parameters", None))
+
+
+def _inside_out(module: nn.Module) -> Iterator[Any]:
+    for child in module.children():
+        yield from _inside_out(child)
+    yield module
 
 
 def _check_module(module: Any) -> None:

@@ -133,8 +133,11 @@ def _refuse_words(X: Any) -> None:
 
 def _checked_columns(categorical: Sequence[int], shape: tuple[int, ...]) -> Array:
     for column in categorical:
-        if not hasattr(column, "__index__"):
-            raise TypeError(f"categorical must give columns by number, got {column!r}")
+        if isinstance(column, bool) or not hasattr(column, "__index__"):
+            raise TypeError(
+                f"categorical must give columns by number, got {column!r}; of a mask, "
+                "np.flatnonzero(mask)"
+            )
     columns = np.array([operator.index(column) for column in categorical], dtype=np.intp)
     if columns.size and len(shape) != 2:
         raise ValueError(f"categorical names columns of a table (N, C), but X has shape {shape}")

@@ -536,3 +536,18 @@ def test_quadrature_is_that_of_gauss_and_legendre():
     nodes, weights = np.polynomial.legendre.leggauss(32)
     np.testing.assert_allclose(module._NODES, (nodes + 1) / 2, atol=1e-14)
     np.testing.assert_allclose(np.exp(module._LOG_WEIGHTS), weights / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.0, math.nan, math.inf])
+def test_a_module_looks_at_the_sigma_of_a_tensor(bad):
+    with pytest.raises(ValueError, match="sigma must be positive and finite"):
+        BalancedMSE(torch.tensor(bad))
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_a_module_takes_the_value_of_another_s_sigma(learn):
+    other = BalancedMSE(2.0)
+    criterion = copy.deepcopy(BalancedMSE(other.sigma, learn_sigma=learn))
+    assert_close(criterion.sigma.detach(), torch.tensor(2.0))
+    assert criterion.log_sigma.is_leaf
+    assert criterion.log_sigma.requires_grad is learn

@@ -98,6 +98,10 @@ def test_bad_relevance_is_refused():
         find_bumps(y, np.mean, 0.5)
     with pytest.raises(ValueError, match="1 value that is NaN"):
         find_bumps(y, lambda y: np.where(y > 1, np.nan, 0), 0.5)
+    with pytest.raises(ValueError, match=r"relevances in \[0, 1\], got 0 to 100; divide"):
+        find_bumps(y, lambda y: 100 * phi(y), 0.5)
+    with pytest.raises(ValueError, match=r"relevances in \[0, 1\], got -0.5 to 0.5; divide"):
+        find_bumps(y, lambda y: phi(y) - 0.5, 0.5)
     with pytest.raises(ValueError, match=r"no label .* 0.9 .* span 0 to 0.5\): lower threshold"):
         find_bumps(y, lambda y: y / 4, 0.9)
     with pytest.raises(ValueError, match=r"every label .* span 1 to 1\): raise threshold"):

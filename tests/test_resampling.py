@@ -424,3 +424,18 @@ def test_bad_noise_is_refused():
     for noise in (-0.1, np.nan, np.inf):
         with pytest.raises(ValueError, match="noise must be 0 or more"):
             smogn(X, y, HIGH, noise=noise)
+
+
+def test_values_beyond_what_can_be_squared_are_refused():
+    X, y = table()
+    with pytest.raises(ValueError, match=r"X holds values too large .*; divide X by its scale"):
+        smogn(X * 1e300, y, HIGH)
+    with pytest.raises(ValueError, match=r"y holds values too large .*; divide y by its scale"):
+        smogn(X, y * 1e200, lambda y: HIGH(y / 1e200))
+
+
+@BOTH
+def test_a_mask_of_categories_is_refused(method):
+    X, y = table()
+    with pytest.raises(TypeError, match=r"got True; of a mask, np.flatnonzero\(mask\)"):
+        method(X, y, HIGH, categorical=[True, False, False])

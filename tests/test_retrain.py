@@ -239,3 +239,45 @@ def test_bad_seeds_and_modules_are_refused():
         reinitialise(nn.Linear(1, 1), seed=0.5)
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got OrderedDict"):
         reinitialise(nn.Linear(1, 1).state_dict(), seed=0)
+
+
+def test_what_a_module_draws_for_its_parts_is_the_last_word():
+    class ZeroHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+            self.reset_parameters()
+
+        def reset_parameters(self):
+            nn.init.zeros_(self.layers[1].weight)
+            nn.init.constant_(self.layers[1].bias, 50.0)
+
+    torch.manual_seed(4)
+    fresh = ZeroHead()
+    head = ZeroHead()
+    for parameter in head.parameters():
+        nn.init.ones_(parameter)
+    reinitialise(head, seed=4)
+    for name, value in head.state_dict().items():
+        assert_close(value, fresh.state_dict()[name], rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.weight_norm])
+def test_a_weight_that_a_hook_computes_is_refused(norm, used):
+    head = nn.Sequential(nn.Linear(3, 4), norm(nn.Linear(4, 1)))
+    if used:
+        with torch.no_grad():
+            head(torch.ones(1, 3))
+    before = copied(head)
+    with pytest.raises(ValueError, match=r"cannot be copied|is not drawn anew"):
+        reinitialise(head, seed=0)
+    for name, value in head.state_dict().items():
+        assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_a_lazy_layer_is_refused():
+    with pytest.raises(ValueError, match=r"the module \(LazyLinear\) has no shapes yet"):
+        reinitialise(nn.LazyLinear(1), seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -92,8 +93,29 @@ def label_histogram(name: str) -> LabelHistogram:
     return LabelHistogram(name, counts, *facts)
 
 
+def published_papers() -> pd.DataFrame:
+    """Papers and repositories behind :func:`published_results`, one row each.
+
+    Returns
+    -------
+    DataFrame
+        Index paper; columns year, venue, citation (its key in the book's bibliography, if it is
+        there) and own: a pattern for the methods that are the authors' own, empty where they ran
+        methods of others only.
+
+    Examples
+    --------
+    >>> int(published_papers().loc["ConR (Keramati et al. ICLR 2024)", "year"])
+    2024
+    """
+    path = data_folder() / "published_papers.csv"
+    return pd.read_csv(path, keep_default_na=False).set_index("paper")
+
+
 def published_results(dataset: str | None = None) -> pd.DataFrame:
     """Figures that papers and repositories print, from ``data/published_results.csv``.
+
+    Derived in the chapter *What the papers report*.
 
     Parameters
     ----------
@@ -105,7 +127,8 @@ def published_results(dataset: str | None = None) -> pd.DataFrame:
     DataFrame
         Columns paper, dataset, architecture, method, metric, region, value, source and evidence:
         ``"primary"`` where the source is the paper or repository itself, ``"secondary"`` where
-        another paper quotes it. ``"median"``, the papers' word for the middle shot region, is kept.
+        another text quotes it. ``"median"``, the papers' word for the middle shot region, is kept.
+        From :func:`published_papers`: year, and own, whether the authors of a method ran it.
 
     Raises
     ------
@@ -118,6 +141,13 @@ def published_results(dataset: str | None = None) -> pd.DataFrame:
     ['secondary', 'primary']
     """
     table = pd.read_csv(data_folder() / "published_results.csv")
+    papers = published_papers()
+    table["year"] = table["paper"].map(papers["year"])
+    own = table["paper"].map(papers["own"])
+    table["own"] = [
+        bool(pattern and re.search(pattern, method))
+        for pattern, method in zip(own, table["method"], strict=True)
+    ]
     if dataset is None:
         return table
     known = table["dataset"].unique()

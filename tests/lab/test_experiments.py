@@ -12,6 +12,7 @@ from dirlearn.lab import experiments
 from dirlearn.lab.datasets import digit_density
 from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
 from dirlearn.lab.features import train_features
+from dirlearn.lab.habits import train_again, train_sts_habit
 from dirlearn.lab.ranking import train_ranked
 from dirlearn.lab.results import Results
 from dirlearn.lab.study import Run, Study
@@ -41,13 +42,13 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
     live = study.subset([method], [seed]).execute(tmp_path, progress=False)
     own = there.methods.index(method), there.seeds.index(seed)
     np.testing.assert_array_equal(live.train_counts[0, 0], there.train_counts[own])
-    if name.startswith("sts_b"):
+    if name.startswith("sts_b") or study.run is train_sts_habit:
         # With other rounding another epoch may look best: it need only be like another seed.
         figures = there.table().query("region == 'all' and metric == 'mae' and method == @method")
         difference = live.agreement(there)["difference"][0]
         assert abs(difference) < 3 * 2**0.5 * figures["value"].std()
         return
-    if study.run in (train_features, train_ranked):
+    if study.run in (train_features, train_ranked, train_again):
         # Networks that memorise go astray by a rounding: data and start must show, not the method.
         away = np.abs(there.predictions - live.predictions[0, 0]).mean(axis=-1)
         assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
