@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +57,8 @@ def kde_density(
     ValueError
         If ``y`` is empty, or a label is NaN, infinite or outside ``support``; if ``bandwidth`` is
         not positive, or a rule is asked for and the labels do not vary; if the labels span over
-        half a million bandwidths, which no grid can resolve; if ``support`` is not (low, high).
+        half a million bandwidths, which no grid can resolve; if ``support`` is not (low, high), or
+        narrower than the bandwidth.
 
     Notes
     -----
@@ -83,11 +84,13 @@ def kde_density(
     check_finite(places, "at")
     low, high = _check_support(support, labels)
     h = _width(labels, bandwidth)
+    if h > high - low:
+        raise ValueError(
+            f"a bandwidth of {h:g} is wider than the support {support}, where the density would be "
+            "flat; give a narrower bandwidth"
+        )
     density = _on_grid(labels, h)
-    total = density(places)
-    for end in (low, high):
-        if math.isfinite(end):
-            total = total + density(2 * end - places)
+    total = sum(density(image) for image in _images(places, low, high, h))
     total = np.where((places >= low) & (places <= high), total, 0.0)
     return floating_like(total.reshape(np.shape(y if at is None else at)), y if at is None else at)
 
@@ -192,6 +195,21 @@ def _check_support(support: Any, labels: Array) -> tuple[float, float]:
                 )
             return low, high
     raise ValueError(f"support must be (low, high), None for an open side, got {support}")
+
+
+def _images(places: Array, low: float, high: float, h: float) -> Iterator[Array]:
+    """The places and their mirror images in the ends of the support, as far as a kernel reaches."""
+    if math.isfinite(high - low):  # between two mirrors each image has images of its own
+        period = 2 * (high - low)
+        rounds = math.ceil(REACH * h / period + 0.5)
+        for k in range(-rounds, rounds + 1):
+            yield places + k * period
+            yield 2 * low - places + k * period
+        return
+    yield places
+    for end in (low, high):
+        if math.isfinite(end):
+            yield 2 * end - places
 
 
 def _on_grid(labels: Array, h: float) -> Callable[[Array], Array]:

@@ -69,6 +69,7 @@ class Frozen(nn.Module):
         super().__init__()
         _check_module(module)
         self.module = module.requires_grad_(False)
+        self.module.zero_grad(set_to_none=True)  # an older optimizer would still take a step
         self.eval()
 
     def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002  # the caller's wish is not granted
@@ -77,6 +78,8 @@ class Frozen(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Give what the module gives, without a graph."""
+        if self.module.training:  # someone who holds the module itself has called its train()
+            self.module.eval()
         with torch.no_grad():  # not inference_mode: a head could not keep its tensors for backward
             return self.module(*args, **kwargs)
 

@@ -276,3 +276,20 @@ def test_bad_epsilons_are_refused(epsilon):
 def test_time_grows_with_the_labels_not_with_their_square():
     weights = dense_weights(sample(n=1_000_000))  # a square would be a million times a million
     assert weights.mean() == pytest.approx(1)
+
+
+def test_mirrored_between_two_ends_the_density_integrates_to_one_however_wide_the_kernel():
+    y, at = np.array([0.2, 0.5]), np.linspace(0, 1, 1001)
+    for h in (0.05, 0.3, 1.0):
+        density = kde_density(y, h, at=at, support=(0, 1))
+        assert np.trapezoid(density, at) == pytest.approx(1, abs=1e-5)
+    far = np.arange(-40, 41)[:, None, None]
+    images = np.concatenate([y + 2 * far, -y + 2 * far], axis=1)
+    loop = np.exp(-0.5 * ((at - images.reshape(-1, 1)) / 0.3) ** 2).sum(0)
+    loop /= 2 * 0.3 * np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(kde_density(y, 0.3, at=at, support=(0, 1)), loop, rtol=1e-5)
+
+
+def test_a_bandwidth_wider_than_the_support_is_refused():
+    with pytest.raises(ValueError, match="wider than the support"):
+        kde_density(np.array([0.2, 0.5]), 5.0, support=(0, 1))

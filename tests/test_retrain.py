@@ -281,3 +281,23 @@ def test_a_weight_that_a_hook_computes_is_refused(norm, used):
 def test_a_lazy_layer_is_refused():
     with pytest.raises(ValueError, match=r"the module \(LazyLinear\) has no shapes yet"):
         reinitialise(nn.LazyLinear(1), seed=0)
+
+
+def test_frozen_stays_so_when_the_module_itself_is_told_to_train():
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    frozen = Frozen(encoder)
+    encoder.train()
+    before = encoder[1].running_mean.clone()
+    frozen(torch.randn(8, 3))
+    assert torch.equal(encoder[1].running_mean, before)
+    assert not encoder[1].training
+
+
+def test_an_older_optimizer_moves_nothing_that_is_frozen():
+    encoder = nn.Linear(3, 4)
+    optimizer = torch.optim.AdamW(encoder.parameters())
+    encoder(torch.randn(8, 3)).sum().backward()
+    before = encoder.weight.clone()
+    Frozen(encoder)
+    optimizer.step()
+    assert torch.equal(encoder.weight, before)
