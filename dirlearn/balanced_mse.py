@@ -37,9 +37,11 @@ def balanced_mse(
         Predictions and targets, floating point, N of at least 2. The N labels are drawn as the
         training set is: neither re-sampled nor sorted. Memory grows as N * N * D.
     sigma : float or tensor of one element
-        Spread of a target about its prediction, in the unit of the target. A gradient reaches it
-        through the likelihood alone: the factor :math:`2\sigma^2`, which brings the loss to the
-        unit of a squared error, is held constant, or sigma would shrink to lower it.
+        Spread of a target about its prediction, in the unit of the target. Too small, well below
+        the spacing of the labels in a batch, nothing is learned; too large, predictions overshoot.
+        A gradient reaches it through the likelihood alone: the factor :math:`2\sigma^2`, which
+        brings the loss to the unit of a squared error, is held constant, or sigma would shrink to
+        lower it.
     reduction : {"mean", "sum", "none"}
         As in :mod:`torch.nn`; the result has at least the precision of ``float32``.
 
@@ -130,7 +132,8 @@ class BalancedMSE(_WithSigma):
     >>> model = nn.Linear(4, 1)
     >>> optimizer = torch.optim.Adam([*model.parameters(), *criterion.parameters()])
 
-    At test time the output is a location: ``truncated_mean(model(x), criterion.sigma, low, high)``.
+    At test time the output is a location, to be read as
+    ``truncated_mean(model(x), criterion.sigma, low, high)``: so keep sigma with the model.
 
     Derived in the chapter *Balanced MSE*.
     """
@@ -151,7 +154,8 @@ class GAILoss(_WithSigma):
 
     What :func:`balanced_mse` becomes, less :math:`2\sigma^2 \log N`, as the batch grows to the
     whole population (Ren et al. 2022, section 3). It compares no samples with each other: a
-    batch of one is welcome, and so are maps, for each element is a target of its own.
+    batch of one is welcome, and so are maps, for each element is a target of its own. For targets
+    of one dimension prefer it, with :meth:`from_counts`. Its output, too, is a location.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dirlearn.lab.balanced import BALANCED_DIGITS, BALANCED_SCORES
 from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
@@ -156,6 +157,8 @@ STUDIES: dict[str, Study] = {
         Study("fds_variants", train_features, FDS_VARIANTS, range(70, 80), ANGLES),
         Study("ranksim_gamma", train_ranked, GAMMAS, range(40, 45), ANGLES),
         Study("features_sweep", train_features, SWEEP, range(80, 90), ANGLES, {"steps": 1000}),
+        BALANCED_SCORES,
+        BALANCED_DIGITS,
         STS_B_DIR,
         STS_B_RANKSIM,
         *DIR_CHOICES,

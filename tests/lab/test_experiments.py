@@ -42,7 +42,8 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
     live = study.subset([method], [seed]).execute(tmp_path, progress=False)
     own = there.methods.index(method), there.seeds.index(seed)
     np.testing.assert_array_equal(live.train_counts[0, 0], there.train_counts[own])
-    if name.startswith("sts_b") or study.run is train_sts_habit:
+    alike = study.run is train_sts_habit or name == "balanced_scores"
+    if name.startswith("sts_b") or alike:
         # With other rounding another epoch may look best: it need only be like another seed.
         figures = there.table().query("region == 'all' and metric == 'mae' and method == @method")
         difference = live.agreement(there)["difference"][0]
