@@ -21,10 +21,13 @@ def drawn(request):
 def test_each_step_of_resampling_adds_one_thing(drawn):
     data, phi, of = drawn
     first = len(of["under"])
-    for kind in [kind for kind in of if kind != "under"]:  # all keep the same rows
+    for kind in [kind for kind in of if kind not in ("under", "over")]:  # all keep the same rows
         assert torch.equal(of[kind].x[:first], of["under"].x)
         assert torch.equal(of[kind].y[:first], of["under"].y)
         assert len(of[kind]) == len(of["SMOTER"]) > first
+    assert len(of["over"]) == len(data.train) + len(of["SMOTER"]) - first  # nothing thrown away
+    assert torch.equal(of["over"].y[: len(data.train)], data.train.y)
+    assert torch.equal(of["over"].x[len(data.train) :], of["SMOTER"].x[first:])
     # copies are rows of the training set, SMOTER's seeds
     pool = {(float(y), float(x.sum())) for x, y in zip(data.train.x, data.train.y, strict=True)}
     made = zip(of["copies"].x[first:], of["copies"].y[first:], strict=True)
