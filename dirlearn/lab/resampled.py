@@ -78,7 +78,7 @@ TASKS = {
 
 
 def resampled(data: Dataset, phi: Relevance, kind: str, seed: int) -> Split:
-    """Training set of ``data`` after one step more or less of re-sampling, all from one draw.
+    """Training set of ``data`` after one step more or less of re-sampling, from one draw of SMOTER.
 
     ``"under"`` keeps what SMOTER keeps of it. ``"copies"`` adds SMOTER's seeds as they are, as
     often as SMOTER takes them. ``"SMOTER"`` and ``"SMOGN"`` are the methods. ``"over"`` adds
