@@ -90,7 +90,7 @@ def resampled(data: Dataset, phi: Relevance, kind: str, seed: int) -> Split:
     >>> data = diamonds(2000, seed=0)
     >>> phi = Relevance.from_data(data.train.y)
     >>> {kind: len(resampled(data, phi, kind, seed=0)) for kind in ("under", "copies", "SMOTER")}
-    {'under': 1218, 'copies': 2000, 'SMOTER': 2000}
+    {'under': 1221, 'copies': 2000, 'SMOTER': 2000}
     """
     x, y = data.train.x, data.train.y
     make = smogn if known(kind, RESAMPLED, "kind of re-sampling") == "SMOGN" else smoter
