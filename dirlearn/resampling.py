@@ -158,6 +158,11 @@ def smogn(
     ValueError
         As from :func:`smoter`; if ``noise`` is negative or not finite.
 
+    Notes
+    -----
+    That drawing of categories is the paper's, and takes no heed of the label: where categories bear
+    on it, a few such rows can do harm. ``parents`` tells them, and :func:`smoter` makes none.
+
     Examples
     --------
     >>> y = np.array([0, 1, 2, 3, 4, 5, 6, 7, 18, 18.1, 20, 20.1])

@@ -18,6 +18,7 @@ from dirlearn.lab.features import train_features
 from dirlearn.lab.habits import HABITS
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.ranking import GAMMAS, train_ranked
+from dirlearn.lab.resampled import RESAMPLING
 from dirlearn.lab.results import known
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
@@ -164,6 +165,7 @@ STUDIES: dict[str, Study] = {
         *DIR_CHOICES,
         *BENCHMARK,
         *HABITS,
+        *RESAMPLING,
     )
 }
 
