@@ -156,20 +156,21 @@ def train_gaps(
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
     fds = FDS(encoder.num_features, data.bins, **method["fds"]) if "fds" in method else None
     model.fds = fds
-    if "balanced" in method:  # a part of the model, so that its sigma is learned with it
-        model.criterion = BalancedMSE(method["balanced"])
+    criterion = BalancedMSE(method["balanced"]) if "balanced" in method else None
+    if criterion is not None:  # a part of the model, so that its sigma is learned with it
+        model.criterion = criterion
     weights = method.get("weights", {"power": 0.0, "kernel": None})
     fit(
         model,
         data,
         seed=seed,
-        objective=_objective(method, model, learned.scale, seed),
+        objective=_objective(method, criterion, learned.scale, seed),
         weights=lds_weights(data.train.y, data.bins, **weights),
         epochs=math.ceil((steps or learned.steps) / math.ceil(len(data.train) / 64)),
         after_epoch=None if fds is None else lambda _: fds.step(),
         keep="last",
     )
-    prediction = {part: _predict(model, getattr(data, part), data.bins) for part in PARTS}
+    prediction = {part: _predict(model, criterion, data, part) for part in PARTS}
     error = {part: prediction[part] - getattr(data, part).y for part in PARTS}
     return Run(
         target=np.asarray(data.test.y),
@@ -183,22 +184,24 @@ def train_gaps(
     )
 
 
-def _predict(model: Regressor, split: Split, bins: Bins) -> Tensor:
-    value = predict(model, split.x)
-    if not hasattr(model, "criterion"):
+def _predict(model: Regressor, criterion: BalancedMSE | None, data: Dataset, part: str) -> Tensor:
+    value = predict(model, getattr(data, part).x)
+    if criterion is None:
         return value
-    low, high = bins.edges[[0, -1]]  # of all labels that can be, seen or not
-    return truncated_mean(value, float(model.criterion.sigma.detach()), low, high)
+    low, high = data.bins.edges[[0, -1]]  # of all labels that can be, seen or not
+    return truncated_mean(value, criterion.sigma.detach(), low, high)
 
 
-def _objective(method: Mapping[str, Any], model: Regressor, scale: float, seed: int) -> Objective:
+def _objective(
+    method: Mapping[str, Any], criterion: BalancedMSE | None, scale: float, seed: int
+) -> Objective:
     if "mixup" in method:
         return mixed(method["mixup"], np.random.default_rng(seed))
     loss: Loss = weighted_mse if method.get("mse") else weighted_l1
-    if "balanced" in method:
+    if criterion is not None:
 
         def loss(pred: Tensor, target: Tensor, _: Tensor) -> Tensor:
-            value: Tensor = model.criterion(pred, target)
+            value: Tensor = criterion(pred, target)
             return value
 
     ranksim = None

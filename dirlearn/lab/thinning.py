@@ -62,7 +62,8 @@ def gap_density(
     counts = np.floor(share)
     rest = int(total - held.sum() - counts.sum())
     counts[np.argsort(counts - share, kind="stable")[:rest]] += 1
-    return (counts + held).astype(np.int64)
+    whole: Counts = (counts + held).astype(np.int64)
+    return whole
 
 
 def thin(data: Dataset, counts: Sequence[int] | Counts, seed: int) -> Dataset:
