@@ -34,7 +34,7 @@ def test_density_fills_its_intervals_and_nothing_else(total, spread, cuts):
 
 def test_peaks_are_bells_of_one_height():
     counts = gap_density(BINS, [(0, 9), (11, 20)], 20_000)
-    np.testing.assert_array_equal(counts[:9], counts[11:])
+    np.testing.assert_allclose(counts[:9], counts[11:], atol=1)  # what rounding leaves
     half = counts[:9]
     assert half.argmax() == 4
     np.testing.assert_allclose(half, half[::-1], atol=1)
