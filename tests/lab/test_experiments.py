@@ -12,8 +12,8 @@ from dirlearn.lab import experiments
 from dirlearn.lab.datasets import digit_density
 from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
 from dirlearn.lab.features import train_features
-from dirlearn.lab.habits import train_again, train_sts_habit
 from dirlearn.lab.gaps import train_gaps
+from dirlearn.lab.habits import train_again, train_sts_habit
 from dirlearn.lab.ranking import train_ranked
 from dirlearn.lab.results import Results
 from dirlearn.lab.study import Run, Study
