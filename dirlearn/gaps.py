@@ -25,7 +25,7 @@ def label_gaps(counts: Any, bins: Bins) -> LabelGaps:
     """Tell seen, interpolated and extrapolated labels apart, and how far the nearest seen one is.
 
     A bin with no training label between two that have some is ``"interpolated"``, one beyond the
-    first or the last of them ``"extrapolated"`` (Yang et al. 2021, section 4.3). To ask it of
+    first or the last of them ``"extrapolated"`` (Yang et al. 2021, section 4). To ask it of
     labels rather than of bins, index by ``bins.index(y)``.
 
     Parameters
