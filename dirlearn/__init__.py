@@ -12,6 +12,7 @@ from dirlearn.curves import error_curve
 from dirlearn.density import dense_weights, kde_density
 from dirlearn.depth import depth_metrics
 from dirlearn.fds import FDS
+from dirlearn.gaps import label_gaps
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
@@ -53,6 +54,7 @@ __all__ = [
     "inverse_weights",
     "kde_density",
     "kernel_window",
+    "label_gaps",
     "lds_weights",
     "mae_by_bin",
     "rank",

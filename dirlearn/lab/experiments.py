@@ -15,6 +15,7 @@ from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
 from dirlearn.lab.features import train_features
+from dirlearn.lab.gaps import STUDIES as GAPS
 from dirlearn.lab.habits import HABITS
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
 from dirlearn.lab.ranking import GAMMAS, train_ranked
@@ -166,6 +167,7 @@ STUDIES: dict[str, Study] = {
         *BENCHMARK,
         *HABITS,
         *RESAMPLING,
+        *GAPS,
     )
 }
 
