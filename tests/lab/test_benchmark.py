@@ -9,8 +9,10 @@ from scipy.stats import gaussian_kde
 
 from dirlearn.lab import benchmark
 from dirlearn.lab.benchmark import (
+    AIMS,
     BENCHMARK,
     DIR_CHOICES,
+    EFFORT,
     SQINV,
     TASKS,
     choices,
@@ -20,6 +22,8 @@ from dirlearn.lab.benchmark import (
 )
 from dirlearn.lab.datasets import GLUCOSE, glucose
 from dirlearn.lab.experiments import record
+from dirlearn.lab.guide import guide
+from dirlearn.lab.intervals import crossed_interval
 from dirlearn.lab.training import fit
 from dirlearn.lds import lds_weights
 from dirlearn.retrain import Frozen
@@ -40,7 +44,8 @@ def fits(monkeypatch):
     calls = []
 
     def spy(model, data, **options):
-        state = {k: v.clone() for k, v in model.state_dict().items()}
+        held = model.state_dict()  # FDS has extra state, which is no tensor
+        state = {k: v.clone() for k, v in held.items() if isinstance(v, torch.Tensor)}
         calls.append({"model": model, "data": data, "state": state, **options})
         return fit(model, data, **options)
 
@@ -152,3 +157,43 @@ def test_rarity_is_the_share_of_labels_that_lie_denser():
     at = GLUCOSE.centers[[2, 12, 30, 60]]
     density, here = gaussian_kde(y, "silverman")(y), gaussian_kde(y, "silverman")(at)
     np.testing.assert_allclose(phi(at), (density[:, None] > here).mean(axis=0), atol=2e-3)
+
+
+# ---- the guide
+
+
+ADVICE = {
+    "digits": ("GAI", "GAI", "GAI", "vanilla"),
+    "sts_b": ("INV+LDS", "SQINV", "Focal-R+LDS", "INV+LDS"),
+    "glucose": ("GAI", "GAI", "GAI", "vanilla"),
+}
+
+
+@pytest.mark.parametrize("task", ADVICE)
+def test_the_guide_follows_from_the_record(task):
+    results = record(f"dir_{task}")
+    table = guide({task: results}, AIMS, EFFORT)
+    assert tuple(table["use"]) == ADVICE[task]
+
+
+@pytest.mark.parametrize("task", ADVICE)
+def test_the_guide_is_what_the_predictions_say_by_themselves(task):
+    """The same advice from predictions and counts alone, without the tables of Results."""
+    results = record(f"dir_{task}")
+    rows = dict(zip(results.methods, results.predictions.astype(float), strict=True))
+    region = [
+        results.bins.shots(c)[results.bins.index(results.target)] for c in results.train_counts[0]
+    ]
+    for expected, (where, metric) in zip(ADVICE[task], AIMS.values(), strict=True):
+        mask = np.stack([(r == where) | (where == "all") for r in region])
+        power = 1 if metric == "mae" else 2
+        error = {m: np.abs(row - results.target) ** power for m, row in rows.items()}
+
+        def change(method, baseline, error=error, mask=mask):
+            return [float(x) for x in crossed_interval(error[method] - error[baseline], mask)]
+
+        mean = {m: np.mean([e[s][mask[s]].mean() for s in range(10)]) for m, e in error.items()}
+        best = min(mean, key=mean.__getitem__)
+        worth = [m for m in EFFORT[1:] if m == best or change(m, best)[1] <= 0]
+        worth = [m for m in worth if change(m, "vanilla")[2] < 0]
+        assert (worth or ["vanilla"])[0] == expected
