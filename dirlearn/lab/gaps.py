@@ -284,8 +284,8 @@ DIGITS, DIAMONDS = {"task": "digits"}, {"task": "diamonds"}
 STUDIES = (
     Study("gaps_digits_choice", train_gaps, CHOICES, range(100, 104), ANGLES, DIGITS),
     Study("gaps_diamonds_choice", train_gaps, CHOICES, range(100, 104), PRICES, DIAMONDS, 0),
-    Study("gaps_digits", train_gaps, _cells("digits", (1, 2, 3, 4)), range(10, 18), ANGLES, DIGITS),
+    Study("gaps_digits", train_gaps, _cells("digits", (1, 2, 3, 4)), range(10, 20), ANGLES, DIGITS),
     Study(
-        "gaps_diamonds", train_gaps, _cells("diamonds", (2, 4)), range(10, 18), PRICES, DIAMONDS, 0
+        "gaps_diamonds", train_gaps, _cells("diamonds", (2, 4)), range(10, 20), PRICES, DIAMONDS, 0
     ),
 )
