@@ -8,22 +8,12 @@ import torch
 from scipy.stats import gaussian_kde
 
 from dirlearn.lab import benchmark
-from dirlearn.lab.benchmark import (
-    AIMS,
-    BENCHMARK,
-    DIR_CHOICES,
-    EFFORT,
-    SQINV,
-    TASKS,
-    choices,
-    methods,
-    rarity,
-    train_benchmark,
-)
+from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES, rarity, train_benchmark
 from dirlearn.lab.datasets import GLUCOSE, glucose
 from dirlearn.lab.experiments import record
 from dirlearn.lab.guide import guide
 from dirlearn.lab.intervals import crossed_interval
+from dirlearn.lab.tasks import AIMS, EFFORT, SQINV, TASKS, choices, methods
 from dirlearn.lab.training import fit
 from dirlearn.lds import lds_weights
 from dirlearn.retrain import Frozen
