@@ -45,7 +45,7 @@ def rarity(y: Array, bins: Bins) -> Relevance:
     Examples
     --------
     >>> y = np.random.default_rng(0).normal(50, 10, size=1000).clip(0, 100)
-    >>> phi = rarity(y, ANGLES)
+    >>> phi = rarity(y, Bins.uniform(0, 100, 1))
     >>> phi(np.array([20.0, 50.0, 80.0])).round(1)
     array([1., 0., 1.])
     """
@@ -78,7 +78,7 @@ def train_benchmark(
 
     Examples
     --------
-    >>> run = train_benchmark({"weights": SQINV}, seed=0, task="glucose")
+    >>> run = train_benchmark(methods(TASKS["glucose"])["SQINV"], seed=0, task="glucose")
     >>> sorted(run.extra)
     ['best_epoch', 'cpu_seconds', 'val_error']
     """
