@@ -105,7 +105,6 @@ def test_huge_errors_are_infinite_only_where_they_are_relevant():
         ({"phi": [0.1, 7.0]}, "divide weights by their largest"),
         ({"phi": lambda y: y[:1]}, r"phi has shape \(1,\)"),
     ],
-    ids=str,
 )
 def test_bad_input_is_refused(change, words):
     given = {"pred": np.ones(2), "target": np.ones(2), "phi": np.ones(2)}

@@ -47,7 +47,7 @@ def rarity(y: Array, bins: Bins) -> Relevance:
     >>> y = np.random.default_rng(0).normal(50, 10, size=1000).clip(0, 100)
     >>> phi = rarity(y, Bins.uniform(0, 100, 1))
     >>> phi(np.array([20.0, 50.0, 80.0])).round(1)
-    array([1., 0., 1.])
+    array([1. , 0.2, 1. ])
     """
     labels = np.asarray(y, dtype=np.float64)
     points = np.asarray(bins.centers, dtype=np.float64)
