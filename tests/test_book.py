@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,21 @@ def test_figures_are_captioned_and_described(path: Path) -> None:
         assert len(show["image"]["alt"]) > 20, "alt text says what is to be seen"
         assert show["figure"]["name"] not in names
         names.add(show["figure"]["name"])
+
+
+def test_every_label_names_one_thing() -> None:
+    names = [
+        cell.metadata["mystnb"]["figure"]["name"]
+        for path in CHAPTERS
+        for cell in code_cells(path)
+        if "figure" in cell.metadata.get("mystnb", {})
+    ]
+    text = "\n".join(map(prose, PAGES))
+    names += re.findall(r"^:label: (\S+)", text, flags=re.MULTILINE)
+    names += re.findall(r"^\$\$ \((\S+)\)", text, flags=re.MULTILINE)
+    names += re.findall(r"^\((\S+)\)=$", text, flags=re.MULTILINE)
+    assert [name for name, number in Counter(names).items() if number > 1] == []
+    assert len(names) > 100
 
 
 @each_chapter
