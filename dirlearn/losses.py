@@ -126,7 +126,7 @@ def focal_r(
               \quad\text{or}\quad \operatorname{sigmoid}(\beta |e|)^\gamma\, e^2
 
     The focal loss of classification with the error in place of the probability (Yang et al. 2021,
-    section 4.1). The factor is part of the loss, and has its share in the gradient. It lies between
+    section 4). The factor is part of the loss, and has its share in the gradient. It lies between
     :math:`2^{-\gamma}`, at no error, and 1; in the released code it starts from 0:
     :func:`dirlearn.released.focal_r`.
 

@@ -121,7 +121,7 @@ def methods(task: Task) -> dict[str, dict[str, Any]]:
     """Every method of the benchmark, as :func:`train_benchmark` takes it.
 
     Re-weighting, then losses, then resampling, then what acts on the features, then combinations of
-    the baselines with LDS and FDS as in Yang et al. (2021, section 4.2).
+    the baselines with LDS and FDS as in Yang et al. (2021, section 4).
 
     Examples
     --------
