@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dirlearn import released
-from dirlearn.balanced_mse import BalancedMSE, GAILoss, balanced_mse, truncated_mean
+from dirlearn.balanced_mse import BalancedMSE, GAILoss, balanced_mse
 from dirlearn.bins import Bins
 from dirlearn.bootstrap import bootstrap_interval
 from dirlearn.curves import error_curve
@@ -22,6 +22,7 @@ from dirlearn.relevance import Relevance, relevance
 from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
 from dirlearn.sera import sera
+from dirlearn.truncated import truncated_mean
 
 if TYPE_CHECKING:
     from dirlearn.metrics import (

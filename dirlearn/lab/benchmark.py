@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dirlearn.arrays import Array
-from dirlearn.balanced_mse import BalancedMSE, GAILoss, truncated_mean
+from dirlearn.balanced_mse import BalancedMSE, GAILoss
 from dirlearn.bins import Bins
 from dirlearn.density import dense_weights, kde_density
 from dirlearn.fds import FDS
@@ -32,6 +32,7 @@ from dirlearn.ranksim import RankSim
 from dirlearn.relevance import Relevance
 from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
+from dirlearn.truncated import truncated_mean
 
 KEYS = ("weights", "loss", "resample", "retrain", "fds", "ranksim")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dirlearn.balanced_mse import BalancedMSE, truncated_mean
+from dirlearn.balanced_mse import BalancedMSE
 from dirlearn.bins import Bins
 from dirlearn.fds import FDS
 from dirlearn.lab.datasets import ANGLES, PRICES, Counts, Dataset, Split, diamonds
@@ -24,6 +24,7 @@ from dirlearn.lab.training import Loss, Objective, fit, on_features, predict
 from dirlearn.lds import lds_weights
 from dirlearn.losses import weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim
+from dirlearn.truncated import truncated_mean
 
 PARTS = ("train", "val", "test")
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from dirlearn.balanced_mse import BalancedMSE, truncated_mean
+from dirlearn.balanced_mse import BalancedMSE
 from dirlearn.fds import FDS
 from dirlearn.lab import gaps
 from dirlearn.lab.gaps import SEEN, STUDIES, TASKS, mixed, train_gaps, training_counts
 from dirlearn.losses import weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim
+from dirlearn.truncated import truncated_mean
 
 # ---- the densities
 
