@@ -40,9 +40,9 @@ def error_curve(
     bins : Bins
         The target axis.
     loss : callable
-        Takes the errors ``pred - target``, an array of shape (N,), and gives as many values:
-        ``np.abs`` (the default: the mean absolute error), ``np.square``, or ``np.positive`` for the
-        bias, which shows a model that shrinks the tail towards the middle.
+        Takes the errors ``pred - target``, a NumPy array of shape (N,), also for tensors, and gives
+        as many values: ``np.abs`` (the default: the mean absolute error), ``np.square``, or
+        ``np.positive`` for the bias, which shows a model that shrinks the tail towards the middle.
 
     Returns
     -------

@@ -81,7 +81,8 @@ def weighted_huber(
     r"""Weighted Huber loss as Yang et al. scale it: quadratic below ``beta``, of slope 1 above.
 
     .. math::
-        \ell(e) = \begin{cases} e^2 / 2\beta & |e| < \beta \ |e| - \beta/2 & \text{else}\end{cases}
+        \ell(e) = \begin{cases} e^2 / 2\beta & |e| < \beta \\
+                  |e| - \beta/2 & \text{else}\end{cases}
 
     This is :func:`torch.nn.functional.smooth_l1_loss`; torch's ``huber_loss`` is ``beta`` times it.
     Further parameters, errors and the meaning of the mean are those of :func:`weighted_mse`.

@@ -132,6 +132,10 @@ def reinitialise(module: ModuleT, seed: int) -> ModuleT:
     seed = operator.index(seed)
     found = False
     for name, part in module.named_modules():
+        if isinstance(part, Frozen):
+            raise ValueError(
+                f"{name or 'the module'} is Frozen, so that nothing changes it; give the head alone"
+            )
         if any(map(nn.parameter.is_lazy, part.parameters(recurse=False))):
             raise ValueError(
                 f"{name or 'the module'} ({type(part).__name__}) has no shapes yet; give it a "

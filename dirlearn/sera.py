@@ -31,7 +31,8 @@ def sera(pred: Any, target: Any, phi: Callable[[Any], Any] | Any) -> float:
         Predictions and targets.
     phi : array of the same shape, or callable
         Relevance of each target, from 0 (no interest) to 1; a callable, such as
-        :class:`dirlearn.Relevance`, is given ``target``.
+        :class:`dirlearn.Relevance`, is given ``target``. Make it from *training* labels:
+        :func:`dirlearn.relevance` itself would take its box plot from the targets of the test.
 
     Returns
     -------

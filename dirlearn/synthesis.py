@@ -132,6 +132,8 @@ def _refuse_words(X: Any) -> None:
 
 
 def _checked_columns(categorical: Sequence[int], shape: tuple[int, ...]) -> Array:
+    if not np.iterable(categorical):
+        raise TypeError(f"categorical must be a sequence of columns, got {categorical!r}")
     for column in categorical:
         if isinstance(column, bool) or not hasattr(column, "__index__"):
             raise TypeError(

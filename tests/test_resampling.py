@@ -415,6 +415,8 @@ def test_words_are_refused_with_a_remedy(method):
     for words in (np.array(["a"] * 120), np.array([["a", 1.0]] * 120, dtype=object), ["a"] * 120):
         with pytest.raises(TypeError, match=r"pandas.factorize does, and name those columns"):
             method(words, y, HIGH)
+    with pytest.raises(TypeError, match="categorical must be a sequence of columns, got 2"):
+        method(table()[0], y, HIGH, categorical=2)
     with pytest.raises(TypeError, match="categorical must give columns by number, got 'colour'"):
         method(table()[0], y, HIGH, categorical=["colour"])
 

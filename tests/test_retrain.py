@@ -301,3 +301,11 @@ def test_an_older_optimizer_moves_nothing_that_is_frozen():
     Frozen(encoder)
     optimizer.step()
     assert torch.equal(encoder.weight, before)
+
+
+def test_what_is_frozen_is_not_drawn_anew():
+    model = nn.Sequential(Frozen(nn.Linear(3, 4)), nn.Linear(4, 1))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"0 is Frozen, .* give the head alone"):
+        reinitialise(model, seed=0)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
