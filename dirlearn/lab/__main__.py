@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m dirlearn.lab", description="Redo a recorded study of the book."
     )
     parser.add_argument(
-        "names", nargs="*", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES)
+        "names", nargs="+", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES)
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument(
@@ -37,9 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
         default=Path("_build/results"),
         help="folder of the new records (default: %(default)s; the book reads data/results)",
     )
-    options = parser.parse_args(arguments)
-    if not options.names:
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
         parser.error(f"give the NAME of a study: {', '.join(STUDIES)}")
+    options = parser.parse_args(given)
     if options.jobs == 0:
         parser.error("--jobs must not be 0; -1 takes all cores")
     options.out.mkdir(parents=True, exist_ok=True)  # better to fail now than after the training

@@ -192,4 +192,6 @@ def test_command_lists_the_studies_when_it_does_not_know_which(arguments, capsys
     with pytest.raises(SystemExit) as stop:
         command.main(arguments)
     assert stop.value.code == 2
-    assert "NAME" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "NAME" in said
+    assert "lds_rough, lds_smooth" in said.replace("'", "")
