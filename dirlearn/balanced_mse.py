@@ -258,7 +258,7 @@ class GAILoss(_WithSigma):
         parts = log_weights - (pred[..., None] - means).square() / (2 * total) - total.log() / 2
         return ((fit + parts.logsumexp(dim=-1)) * (2 * variance).detach()).mean()
 
-    def extra_repr(self) -> str:  # noqa: D102  # as above
+    def extra_repr(self) -> str:  # noqa: D102  # what print(module) shows
         return f"{super().extra_repr()}, components={len(self.means)}"
 
 
