@@ -161,7 +161,8 @@ def title(metric: str) -> str:
     >>> title("mae"), title("log gm"), title("correlation")
     ('MAE', 'log GM', 'correlation')
     """
-    return {"mae": "MAE", "mse": "MSE", "gm": "GM", "log gm": "log GM"}.get(metric, metric)
+    written = {"mae": "MAE", "mse": "MSE", "gm": "GM", "log gm": "log GM", "error": "error (%)"}
+    return written.get(metric, metric)
 
 
 def over_seeds(values: Array, metric: str) -> Estimate:

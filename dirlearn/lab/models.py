@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import overload
 
 from torch import Tensor, nn
@@ -63,7 +64,15 @@ class Regressor(nn.Module):
 
 
 class Classifier(nn.Module):
-    """An encoder, then a linear head with one logit per class.
+    """An encoder, then a head with one logit per class.
+
+    Parameters
+    ----------
+    encoder : Module
+        As in :class:`Regressor`.
+    classes : int
+    head : callable
+        ``head(num_features, classes)``, a module; by default a linear layer.
 
     Examples
     --------
@@ -72,10 +81,15 @@ class Classifier(nn.Module):
     torch.Size([8, 100])
     """
 
-    def __init__(self, encoder: nn.Module, classes: int) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        classes: int,
+        head: Callable[[int, int], nn.Module] = nn.Linear,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(int(encoder.num_features), classes)  # type: ignore[arg-type]  # as above
+        self.head = head(int(encoder.num_features), classes)  # type: ignore[arg-type]  # as above
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(x))
@@ -90,10 +104,12 @@ class Encoder(nn.Sequential):
         self.num_features = num_features
 
 
-def conv_encoder(num_features: int = 64, last: nn.Module | None = None) -> Encoder:
-    """Three convolutions, a linear layer and a ``last`` one, for small grey images of any size.
+def conv_encoder(
+    num_features: int = 64, last: nn.Module | None = None, channels: int = 1
+) -> Encoder:
+    """Three convolutions, a linear layer and a ``last`` one, for small images of any size.
 
-    ``last`` is by default a ReLU, so that no feature is negative.
+    ``last`` is by default a ReLU, so that no feature is negative. Grey images have one channel.
 
     Examples
     --------
@@ -101,7 +117,7 @@ def conv_encoder(num_features: int = 64, last: nn.Module | None = None) -> Encod
     60608
     """
     return Encoder(
-        nn.Conv2d(1, 16, 5, stride=2, padding=2),
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, padding=1),
         nn.ReLU(),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 REGIONS = ("all", *SHOTS)
 METRICS = ("mae", "mse", "gm")
+CLASS_METRICS = (
+    "error",
+)  # where the target is a class: per cent of the predictions that are wrong
 
 # What the .npz of a record holds.
 _EXTRA = {"method": str, "seed": np.int64, "name": str, "value": np.float64}
@@ -48,11 +51,13 @@ class Results:
         Columns method, seed, name, value.
     provenance : dict
         Settings, versions, machine, date and durations: what JSON can hold.
+    metrics : tuple of str
+        As in :class:`Study`; the first is what :meth:`mean` and the others give by default.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit together, or a prediction is not finite.
+        If the shapes do not fit together, a metric is unknown or a prediction is not finite.
     """
 
     name: str
@@ -65,9 +70,12 @@ class Results:
     extra: pd.DataFrame
     provenance: Mapping[str, Any]
     decimals: int = 2
+    metrics: tuple[str, ...] = METRICS
 
     def __post_init__(self) -> None:
         """Check the shapes and round the predictions."""
+        if self.metrics not in (METRICS, CLASS_METRICS):
+            raise ValueError(f"metrics must be {METRICS} or {CLASS_METRICS}, got {self.metrics}")
         cells = (len(self.methods), len(self.seeds))
         for name, expected in (
             ("target", (len(self.target),)),
@@ -94,11 +102,13 @@ class Results:
             )
         object.__setattr__(self, "predictions", rounded)
 
-    def errors(self, method: str, metric: str = "mae") -> Array:
+    def errors(self, method: str, metric: str | None = None) -> Array:
         """One figure per seed and test item, (S, T); its mean (for GM: exp of it) is the metric."""
-        known(metric, METRICS, "metric")
+        metric = self._metric(metric)
         row = self.methods.index(known(method, self.methods, "method"))
         error: Array = np.abs(self.predictions[row] - self.target)
+        if metric == "error":
+            return 100.0 * (error != 0)
         if metric == "gm":  # an error of zero is known to half of the last digit kept
             return np.log(np.maximum(error, 0.5 * 10.0**-self.decimals))
         return error if metric == "mae" else error**2
@@ -109,6 +119,9 @@ class Results:
             return np.ones((len(self.seeds), len(self.target)), bool)
         counts = self.train_counts[self.methods.index(known(method, self.methods, "method"))]
         return np.array([self.bins.shots(c) == region for c in counts])[:, self._index]
+
+    def _metric(self, metric: str | None) -> str:
+        return str(known(self.metrics[0] if metric is None else metric, self.metrics, "metric"))
 
     @cached_property
     def _index(self) -> Array:
@@ -122,23 +135,25 @@ class Results:
         GM takes errors below half of the last digit kept for that half, so that none is zero.
         """
         index = pd.MultiIndex.from_product(
-            [self.methods, self.seeds, REGIONS, METRICS],
+            [self.methods, self.seeds, REGIONS, self.metrics],
             names=["method", "seed", "region", "metric"],
         )
-        shape = (len(self.methods), len(self.seeds), len(REGIONS), len(METRICS))
+        shape = (len(self.methods), len(self.seeds), len(REGIONS), len(self.metrics))
         value, count = np.empty(shape), np.empty(shape, np.int64)
         for i, method in enumerate(self.methods):
             masks = np.stack([self.mask(method, region) for region in REGIONS], 1)  # (S, R, T)
             count[i] = masks.sum(-1)[..., None]
-            errors = np.stack([self.errors(method, metric) for metric in METRICS], -1)  # (S, T, Q)
+            figures = [self.errors(method, metric) for metric in self.metrics]
+            errors = np.stack(figures, -1)  # (S, T, Q)
             total = masks.astype(np.float64) @ errors
             value[i] = np.where(count[i] > 0, total / np.maximum(count[i], 1), np.nan)
-        gm = METRICS.index("gm")
-        value[..., gm] = np.exp(value[..., gm])
+        if "gm" in self.metrics:
+            gm = self.metrics.index("gm")
+            value[..., gm] = np.exp(value[..., gm])
         frame = pd.DataFrame({"value": value.ravel(), "count": count.ravel()}, index=index)
         return frame.reset_index()
 
-    def mean(self, method: str, region: str = "all", metric: str = "mae") -> Estimate:
+    def mean(self, method: str, region: str = "all", metric: str | None = None) -> Estimate:
         """Average a metric over seeds; its interval is for new seeds and new test items.
 
         See :func:`dirlearn.lab.intervals.crossed_interval`. GM is averaged on the log scale.
@@ -148,6 +163,7 @@ class Results:
         ValueError
             If the method, region or metric is unknown.
         """
+        metric = self._metric(metric)
         errors, mask = self.errors(method, metric), self.mask(method, region)
         ends = crossed_interval(errors, mask)
         if metric == "gm":
@@ -155,7 +171,7 @@ class Results:
         return _estimate(ends, mask, metric=metric, region=region, method=method)
 
     def difference(
-        self, method: str, baseline: str, region: str = "all", metric: str = "mae"
+        self, method: str, baseline: str, region: str = "all", metric: str | None = None
     ) -> Estimate:
         """Paired difference, ``method`` minus ``baseline``: below zero, the method errs less.
 
@@ -167,6 +183,7 @@ class Results:
         ValueError
             If a name is unknown, or training labels differ so that the two regions do.
         """
+        metric = self._metric(metric)
         errors = self.errors(method, metric) - self.errors(baseline, metric)
         mask = self.mask(method, region)
         differ = (mask != self.mask(baseline, region)).any(-1)
@@ -187,7 +204,7 @@ class Results:
 
     def summary(
         self,
-        metric: str = "mae",
+        metric: str | None = None,
         baseline: str | None = None,
         regions: Iterable[str] | None = None,
     ) -> pd.DataFrame:
@@ -196,6 +213,7 @@ class Results:
         ``regions`` are by default those that hold a test item. Errors are those of :meth:`mean` and
         :meth:`difference`.
         """
+        metric = self._metric(metric)
         if regions is None:
             regions = [r for r in REGIONS if any(self.mask(m, r).any() for m in self.methods)]
         rows = [method for method in self.methods if method != baseline]
@@ -213,7 +231,7 @@ class Results:
         return frame.rename_axis(columns=heading)
 
     def agreement(self, other: Results) -> pd.DataFrame:
-        """MAE here and there, and the difference, for each method and seed that both have.
+        """First metric here and there, and the difference, for each method and seed of both.
 
         Raises
         ------
@@ -226,7 +244,7 @@ class Results:
                 "labels): compare results of one study"
             )
         here, there = (
-            frame[(frame["region"] == "all") & (frame["metric"] == "mae")]
+            frame[(frame["region"] == "all") & (frame["metric"] == self.metrics[0])]
             .set_index(["method", "seed"])["value"]
             .rename(name)
             for frame, name in ((self.table(), "here"), (other.table(), "there"))
@@ -259,6 +277,7 @@ class Results:
             predictions=self.predictions,
             train_counts=self.train_counts,
             decimals=self.decimals,
+            metrics=np.array(self.metrics),
             **extra,
         )
         self.table().to_csv(
@@ -304,6 +323,7 @@ class Results:
             extra=pd.DataFrame({column: held[f"extra_{column}"] for column in _EXTRA}),
             provenance=said,
             decimals=int(held["decimals"]),
+            metrics=tuple(map(str, held.get("metrics", METRICS))),
         )
         results._check_copies(written, csv, provenance)
         return results

@@ -54,6 +54,9 @@ class Study:
         What all runs share. Settings are what JSON can hold.
     decimals : int
         Digits kept of a prediction, in :class:`Results` and on disk alike.
+    metrics : tuple of str
+        What is measured: :data:`METRICS` of a number, or ``("error",)``, per cent of predicted
+        classes that are wrong.
 
     Raises
     ------
@@ -87,6 +90,7 @@ class Study:
     bins: Bins
     settings: Mapping[str, Any] = field(default_factory=dict)
     decimals: int = 2
+    metrics: tuple[str, ...] = METRICS
 
     def __post_init__(self) -> None:
         """Refuse a plan that could not be told apart from another, or paired."""
@@ -224,6 +228,7 @@ class Study:
             ),
             provenance=self._provenance(found, n_jobs),
             decimals=self.decimals,
+            metrics=self.metrics,
         )
 
     def _provenance(self, found: Mapping[tuple[str, int], Record], n_jobs: int) -> dict[str, Any]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, TensorDataset
 from tqdm import trange
 
 from dirlearn.arrays import ArrayT
+from dirlearn.lab.checkpoints import Checkpoint
 from dirlearn.lab.datasets import Dataset
 from dirlearn.losses import weighted_l1
 
@@ -24,6 +29,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # prediction, target, weight 
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]  # model, x, y, weight -> scalar
 Regularizer = Callable[[Tensor, Tensor], Tensor]  # features, target -> scalar
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+MakeSchedule = Callable[[Optimizer, int], LRScheduler]  # optimizer, steps in all
 
 
 @dataclass
@@ -89,13 +96,17 @@ def fit(
     epochs: int = 15,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
+    sampler: Sampler[int] | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule = CosineAnnealingLR,
     augment: Augment | None = None,
     after_epoch: Callable[[int], None] | None = None,
     keep: Literal["best", "last"] = "best",
+    checkpoint: str | Path | None = None,
     fabric: Fabric | None = None,
     progress: bool = False,
 ) -> Fit:
-    """Train with Adam under a cosine schedule; by default, keep the epoch best on validation.
+    """Train, by default with Adam under a cosine schedule, and keep the epoch best on validation.
 
     Parameters
     ----------
@@ -103,6 +114,7 @@ def fit(
         Trained in place; on return it holds the weights of the epoch that was kept.
     data : Dataset
         ``data.train`` is learned from and ``data.val`` chooses the epoch; the test set is not read.
+        With ``keep="last"`` there is nothing to choose, and the validation set may be empty.
     seed : int
         Order of the batches and draws of the augmentation. The model's initialisation is its
         maker's affair.
@@ -116,13 +128,25 @@ def fit(
         One weight per training sample; all 1 by default.
     epochs, batch_size, learning_rate
         Of Adam; the learning rate falls to 0 along a cosine, step by step.
+    sampler : Sampler, optional
+        Which samples an epoch draws, such as :func:`dirlearn.balanced_sampler` gives; by default
+        each once, in an order that ``seed`` draws.
+    optimizer : callable, optional
+        ``optimizer(parameters)``, in place of Adam.
+    schedule : callable
+        ``schedule(optimizer, steps)``, stepped after each batch; by default the cosine.
     augment : callable, optional
-        ``augment(batch, generator)``, applied to each training batch on the training device.
+        ``augment(batch, generator)``, applied to each training batch on the training device. What
+        it returns is what the objective meets: two views, say, of shape (N, 2, ...).
     after_epoch : callable, optional
         ``after_epoch(epoch)``, called after the last batch and before the validation: the place for
         ``model.fds.step()``.
     keep : {"best", "last"}
         Keep the weights of the best epoch on validation, or those at the end.
+    checkpoint : path, optional
+        File that holds the state of the training after each epoch. Where it exists, training goes
+        on from it, as if it had not been interrupted; the same call must have made it. What
+        ``after_epoch`` keeps outside the model is not in it.
     fabric : Fabric, optional
         Device, precision and processes, launched; by default one device, the accelerator if there
         is one.
@@ -132,8 +156,8 @@ def fit(
     Raises
     ------
     ValueError
-        If the training or validation set is empty, ``epochs`` < 1, or ``weights`` does not hold
-        one weight per sample.
+        If the training or validation set is empty, ``epochs`` < 1, ``weights`` does not hold one
+        weight per sample, or ``checkpoint`` is of another training.
     FloatingPointError
         At the first epoch whose loss is NaN or infinite or whose validation error is NaN, saying
         what to try.
@@ -149,8 +173,10 @@ def fit(
     train = data.train
     if len(train) == 0:
         raise ValueError("the training set is empty")
-    if len(data.val) == 0:
-        raise ValueError("the validation set is empty, and it is what chooses the epoch")
+    if len(data.val) == 0 and keep != "last":
+        raise ValueError(
+            'the validation set is empty, and it is what chooses the epoch; give keep="last"'
+        )
     if keep not in ("best", "last"):
         raise ValueError(f'keep must be "best" or "last", got {keep!r}')
     if epochs < 1:
@@ -167,28 +193,48 @@ def fit(
     seed = operator.index(seed)  # torch takes no NumPy integer
     fabric = fabric or Fabric(accelerator="auto", devices=1)
     generator = torch.Generator().manual_seed(seed)
-    sampler = BatchSampler(RandomSampler(train.y, generator=generator), batch_size, drop_last=False)
+    batches = BatchSampler(
+        RandomSampler(train.y, generator=generator) if sampler is None else sampler,
+        batch_size,
+        drop_last=False,
+    )
     # A batch is one indexing of the whole tensors: no loop over samples, no collation.
     loader = fabric.setup_dataloaders(
-        DataLoader(TensorDataset(train.x, train.y, per_sample), sampler=sampler, batch_size=None)
+        DataLoader(TensorDataset(train.x, train.y, per_sample), sampler=batches, batch_size=None)
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
+    make = optimizer or partial(torch.optim.Adam, lr=learning_rate, fused=True)
+    wrapped, stepper = fabric.setup(model, make(model.parameters()))
+    rate = schedule(stepper, epochs * len(loader))
     # Another stream of draws in each process, the seed's own in the first.
     draws = torch.Generator(fabric.device).manual_seed(seed + 1_000_003 * fabric.global_rank)
 
     result, best, best_state = Fit(model, best_epoch=-1), math.inf, {}
-    for epoch in trange(epochs, desc="epochs", disable=not progress, leave=False):
+    saved = None
+    if checkpoint is not None:
+        plan = {"seed": seed, "epochs": epochs, "batch_size": batch_size, "samples": len(train)}
+        saved = Checkpoint(
+            Path(checkpoint),
+            plan,
+            stateful={"model": model, "optimizer": stepper, "schedule": rate},
+            generators=[generator, draws, getattr(sampler, "generator", None)],
+        )
+        if (said := saved.load()) is not None:
+            result.history, result.best_epoch = said["history"], said["best_epoch"]
+            best, best_state, earlier = said["best"], said["best_state"], said["seconds"]
+            started -= earlier
+    done = len(result.history)
+    for epoch in trange(
+        done, epochs, desc="epochs", initial=done, total=epochs, disable=not progress, leave=False
+    ):
         wrapped.train()
         total = torch.zeros(2, device=fabric.device)  # of the loss, and of the samples met
         for x, y, w in loader:
             batch = x if augment is None else augment(x, draws)
             value = objective(wrapped, batch, y, w)
-            optimizer.zero_grad(set_to_none=True)
+            stepper.zero_grad(set_to_none=True)
             fabric.backward(value)
-            optimizer.step()
-            schedule.step()
+            stepper.step()
+            rate.step()
             total += torch.stack([value.detach().float(), torch.ones_like(total[0])]) * len(y)
         summed, met = torch.as_tensor(fabric.all_reduce(total, reduce_op="sum")).tolist()
         train_loss = summed / met
@@ -200,16 +246,26 @@ def fit(
             )
         if after_epoch is not None:
             after_epoch(epoch)
-        error = float(val_error(predict(wrapped, data.val.x), data.val.y.cpu()))
-        if math.isnan(error):
-            raise FloatingPointError(
-                f"the validation error became NaN in epoch {epoch}, so no epoch is best; "
-                "is a target in data.val NaN?"
-            )
+        error = math.nan
+        if len(data.val) > 0:
+            error = float(val_error(predict(wrapped, data.val.x), data.val.y.cpu()))
+            if math.isnan(error):
+                raise FloatingPointError(
+                    f"the validation error became NaN in epoch {epoch}, so no epoch is best; "
+                    "is a target in data.val NaN?"
+                )
         result.history.append({"epoch": epoch, "train_loss": train_loss, "val_error": error})
         if error < best:
             best, result.best_epoch = error, epoch
             best_state = deepcopy(model.state_dict())
+        if saved is not None and fabric.is_global_zero:
+            saved.save(
+                history=result.history,
+                best_epoch=result.best_epoch,
+                best=best,
+                best_state=best_state,
+                seconds=time.perf_counter() - started,
+            )
     if (
         best_state and keep == "best"
     ):  # empty if every validation error was infinite: then the last epoch stays

@@ -350,6 +350,42 @@ def test_table_by_hand(small):
     assert plain.loc[(1, "few", "mae"), "count"] == 2
 
 
+def classes(predictions=((0, 1, 2, 2), (0, 1, 1, 2)), target=(0, 1, 2, 3)):
+    """One method, two seeds, four test items of four classes."""
+    counts = [[[150, 50, 10, 5]] * len(predictions)]
+    return replace(
+        small_results([predictions], target, counts, methods=("plain",), decimals=0),
+        metrics=("error",),
+    )
+
+
+def test_of_classes_the_share_that_is_wrong_is_measured():
+    results = classes()
+    table = results.table().set_index(["seed", "region"])
+    assert set(table["metric"]) == {"error"}
+    assert table["value"].loc[[(0, "all"), (1, "all")]].tolist() == [25, 50]
+    assert table["value"].loc[[(0, "few"), (1, "few")]].tolist() == [50, 100]
+    estimate = results.mean("plain")
+    assert (estimate.value, estimate.metric) == (37.5, "error")
+    assert results.summary().columns.name == "error (%)"
+    with pytest.raises(ValueError, match="unknown metric 'mae'; known are error"):
+        results.mean("plain", metric="mae")
+
+
+def test_results_of_classes_survive_the_disk(tmp_path):
+    classes().save(tmp_path / "small")
+    back = Results.load(tmp_path / "small")
+    assert back.metrics == ("error",)
+    pd.testing.assert_frame_equal(back.table(), classes().table())
+
+
+def test_a_study_says_what_is_measured(tmp_path):
+    study = make_study(metrics=("error",))
+    assert study.execute(tmp_path, progress=False).metrics == ("error",)
+    with pytest.raises(ValueError, match="metrics must be"):
+        replace(classes(), metrics=("accuracy",))
+
+
 def test_an_empty_region_is_nan_with_count_zero(small):
     empty = small.table().query("region == 'zero' or (region == 'medium' and seed == 1)")
     assert len(empty) == 2 * 3 * len(METRICS)

@@ -395,3 +395,77 @@ def test_the_last_epoch_is_kept_on_request():
 def test_only_two_epochs_can_be_kept():
     with pytest.raises(ValueError, match='"best" or "last"'):
         fit(model(), line(), seed=0, keep="first")
+
+
+def test_without_validation_the_last_epoch_is_kept():
+    data = line()
+    object.__setattr__(data, "val", Split(torch.empty(0, 2), torch.empty(0)))
+    whole, without = Linear(), Linear()
+    fit(whole, line(), seed=0, epochs=3, keep="last")
+    result = fit(without, data, seed=0, epochs=3, keep="last")
+    torch.testing.assert_close(weights_of(without), weights_of(whole))
+    assert result.best_epoch == -1
+    assert all(math.isnan(epoch["val_error"]) for epoch in result.history)
+
+
+def test_a_sampler_decides_what_an_epoch_draws():
+    met = []
+
+    def objective(network, x, y, weight):
+        met.append(x)
+        return network(x).sum()
+
+    data = line()
+    rows = [5, 5, 9, 200]
+    fit(Linear(), data, seed=0, epochs=1, sampler=rows, batch_size=3, objective=objective)
+    assert torch.equal(torch.cat(met).cpu(), data.train.x[rows])
+    assert [len(x) for x in met] == [3, 1]
+
+
+def test_an_optimizer_and_a_schedule_of_ones_own():
+    """Plain gradient descent at a rate that halves at each step, written out."""
+    data = line()
+    network, reference = Linear(), Linear()
+    fit(
+        network,
+        data,
+        seed=0,
+        epochs=3,
+        batch_size=len(data.train),
+        objective=supervised(weighted_mse),
+        keep="last",
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        schedule=lambda optimizer, steps: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5),
+    )
+    for step in range(3):
+        reference.zero_grad()
+        nn.functional.mse_loss(reference(data.train.x), data.train.y).backward()
+        with torch.no_grad():
+            for parameter in reference.parameters():
+                parameter -= 0.1 * 0.5**step * parameter.grad
+    torch.testing.assert_close(weights_of(network), weights_of(reference))
+
+
+def test_the_schedule_is_told_how_many_steps_there_are():
+    told = []
+
+    def schedule(optimizer, steps):
+        told.append(steps)
+        return torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+    fit(Linear(), line(), seed=0, epochs=3, batch_size=100, schedule=schedule)
+    assert told == [3 * 3]
+
+
+def test_augmentation_may_change_the_shape():
+    seen = []
+
+    def objective(network, x, y, weight):
+        seen.append(x.shape)
+        return network(x[:, 0]).sum() + network(x[:, 1]).sum()
+
+    def views(x, generator):
+        return torch.stack([x, -x], dim=1)
+
+    fit(Linear(), line(), seed=0, epochs=1, batch_size=256, augment=views, objective=objective)
+    assert seen == [(256, 2, 2)]
