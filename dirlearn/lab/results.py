@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 REGIONS = ("all", *SHOTS)
 METRICS = ("mae", "mse", "gm")
-CLASS_METRICS = (
-    "error",
-)  # where the target is a class: per cent of the predictions that are wrong
+CLASS_METRICS = ("error",)  # of a class: per cent of the predictions that are wrong
 
 # What the .npz of a record holds.
 _EXTRA = {"method": str, "seed": np.int64, "name": str, "value": np.float64}
@@ -108,7 +106,7 @@ class Results:
         row = self.methods.index(known(method, self.methods, "method"))
         error: Array = np.abs(self.predictions[row] - self.target)
         if metric == "error":
-            return 100.0 * (error != 0)
+            return np.asarray(np.where(error == 0, 0.0, 100.0))
         if metric == "gm":  # an error of zero is known to half of the last digit kept
             return np.log(np.maximum(error, 0.5 * 10.0**-self.decimals))
         return error if metric == "mae" else error**2

@@ -13,7 +13,7 @@ from dirlearn.lab.datasets import Dataset, Split
 from dirlearn.lab.training import fit, shift
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -39,7 +39,7 @@ def test_what_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, keep, draw
     def train(path, stop=None):
         def after_epoch(epoch):
             if epoch == stop:
-                raise Stopped
+                raise StoppedError
 
         sampler = WeightedRandomSampler(
             torch.arange(1.0, 33.0), 32, generator=torch.Generator().manual_seed(5)
@@ -51,7 +51,7 @@ def test_what_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, keep, draw
         )  # fmt: skip
 
     whole = train(None)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(tmp_path / "deep" / "state.pt", stop=when)
     resumed = train(tmp_path / "deep" / "state.pt")
     assert resumed.history == whole.history
@@ -77,7 +77,7 @@ def test_a_finished_training_is_read_back_and_not_repeated(tmp_path):
 def test_a_file_of_another_training_is_refused(tmp_path):
     path = tmp_path / "a.pt"
     fit(network(), images(), seed=0, epochs=2, checkpoint=path)
-    with pytest.raises(ValueError, match="of another training.*'epochs': 2.*'epochs': 3"):
+    with pytest.raises(ValueError, match=r"of another training.*'epochs': 2.*'epochs': 3"):
         fit(network(), images(), seed=0, epochs=3, checkpoint=path)
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "a.pt"
     fit(network(), images(), seed=0, epochs=1, checkpoint=path)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="damaged.*delete it to start again"):
+    with pytest.raises(ValueError, match=r"damaged.*delete it to start again"):
         fit(network(), images(), seed=0, epochs=1, checkpoint=path)
 
 
@@ -97,10 +97,10 @@ def test_an_interrupted_save_leaves_the_former_file(tmp_path, monkeypatch):
 
     def cut(_, path):
         path.write_bytes(b"half")
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr(torch, "save", cut)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         saved.save(epoch=1)
     nn.init.zeros_(layer.weight)
     assert saved.load() == {"epoch": 0}

@@ -442,7 +442,7 @@ def test_an_optimizer_and_a_schedule_of_ones_own():
         nn.functional.mse_loss(reference(data.train.x), data.train.y).backward()
         with torch.no_grad():
             for parameter in reference.parameters():
-                parameter -= 0.1 * 0.5**step * parameter.grad
+                parameter.sub_(0.1 * 0.5**step * parameter.grad)
     torch.testing.assert_close(weights_of(network), weights_of(reference))
 
 
