@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,51 +12,22 @@ from dirlearn.arrays import Array
 from dirlearn.bins import Bins
 from dirlearn.lab.digits import SPLIT_SEED, digit_pools, rotate
 from dirlearn.lab.facts import Counts, LabelHistogram, data_folder, label_histogram
+from dirlearn.lab.images import CLASSES, LongTailed, long_tailed_digits, long_tailed_fashion
 from dirlearn.lab.readings import glucose_windows
 from dirlearn.lab.sentences import PARTS, sentence_pairs
+from dirlearn.lab.splits import Dataset, Split
 
 # Whoever looks for data finds here whatever the book uses.
-__all__ = ["ANGLES", "GLUCOSE", "PRICES", "SCORES", "Counts", "Dataset", "LabelHistogram", "Split"]
+__all__ = ["ANGLES", "CLASSES", "GLUCOSE", "PRICES", "SCORES"]
+__all__ += ["Counts", "Dataset", "LabelHistogram", "LongTailed", "Split"]
 __all__ += ["data_folder", "diamonds", "digit_density", "digit_pairs", "glucose"]
-__all__ += ["glucose_test_days", "label_histogram"]
+__all__ += ["glucose_test_days", "label_histogram", "long_tailed_digits", "long_tailed_fashion"]
 __all__ += ["rotated_digits", "sts_b_dir"]
 
 ANGLES = Bins.uniform(0, 100, 1)  # degrees
 PRICES = Bins.uniform(0, 19_000, 250)  # US dollars
 SCORES = Bins.uniform(0, 5, 0.1)  # points of similarity
 GLUCOSE = Bins.uniform(40, 405, 5)  # mg/dL; the monitor shows nothing below 40 or above 400
-
-
-@dataclass(frozen=True)
-class Split:
-    """Inputs ``x`` of shape (N, ...) and targets ``y`` of shape (N,)."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An imbalanced training set with balanced validation and test sets.
-
-    The test set does not depend on the seed: studies over seeds share it.
-    """
-
-    name: str
-    train: Split
-    val: Split
-    test: Split
-    bins: Bins
-    unit: str
-    provenance: str
-
-    @property
-    def train_counts(self) -> Counts:
-        """Training labels per bin, shape (K,)."""
-        return np.asarray(self.bins.counts(self.train.y))
 
 
 def digit_density(density: str | Sequence[int] | Counts, seed: int = 0) -> Counts:
