@@ -12,9 +12,18 @@ from dirlearn.curves import error_curve
 from dirlearn.density import dense_weights, kde_density
 from dirlearn.depth import depth_metrics
 from dirlearn.fds import FDS
+from dirlearn.focal import focal_loss
 from dirlearn.gaps import label_gaps
 from dirlearn.kernels import kernel_window
+from dirlearn.ldam import CosineLinear, LDAMLoss, ldam_loss, ldam_margins
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
+from dirlearn.longtail import (
+    balanced_sampler,
+    class_balanced_weights,
+    class_counts,
+    deferred_weights,
+    long_tailed_counts,
+)
 from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
@@ -37,26 +46,36 @@ __all__ = [
     "FDS",
     "BalancedMSE",
     "Bins",
+    "CosineLinear",
     "Frozen",
     "GAILoss",
+    "LDAMLoss",
     "RankSim",
     "Relevance",
     "ShotMetrics",
     "balanced_mae",
     "balanced_mse",
+    "balanced_sampler",
     "bootstrap_interval",
     "by_region",
+    "class_balanced_weights",
+    "class_counts",
+    "deferred_weights",
     "dense_weights",
     "depth_metrics",
     "effective_density",
     "error_curve",
+    "focal_loss",
     "focal_r",
     "geometric_mean_error",
     "inverse_weights",
     "kde_density",
     "kernel_window",
     "label_gaps",
+    "ldam_loss",
+    "ldam_margins",
     "lds_weights",
+    "long_tailed_counts",
     "mae_by_bin",
     "rank",
     "ranksim_loss",
