@@ -13,9 +13,17 @@ from dirlearn.density import dense_weights, kde_density
 from dirlearn.depth import depth_metrics
 from dirlearn.fds import FDS
 from dirlearn.gaps import label_gaps
+from dirlearn.joint import SemiSupervisedLoss, joint_weights
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
+from dirlearn.pools import draw_pool, pool_counts
+from dirlearn.pseudo import (
+    PseudoLabels,
+    pseudo_label,
+    pseudo_target_weights,
+    relabel_epochs,
+)
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
 from dirlearn.relevance import Relevance, relevance
@@ -39,8 +47,10 @@ __all__ = [
     "Bins",
     "Frozen",
     "GAILoss",
+    "PseudoLabels",
     "RankSim",
     "Relevance",
+    "SemiSupervisedLoss",
     "ShotMetrics",
     "balanced_mae",
     "balanced_mse",
@@ -48,19 +58,25 @@ __all__ = [
     "by_region",
     "dense_weights",
     "depth_metrics",
+    "draw_pool",
     "effective_density",
     "error_curve",
     "focal_r",
     "geometric_mean_error",
     "inverse_weights",
+    "joint_weights",
     "kde_density",
     "kernel_window",
     "label_gaps",
     "lds_weights",
     "mae_by_bin",
+    "pool_counts",
+    "pseudo_label",
+    "pseudo_target_weights",
     "rank",
     "ranksim_loss",
     "reinitialise",
+    "relabel_epochs",
     "released",
     "relevance",
     "sera",
