@@ -14,6 +14,7 @@ from dirlearn.depth import depth_metrics
 from dirlearn.fds import FDS
 from dirlearn.focal import focal_loss
 from dirlearn.gaps import label_gaps
+from dirlearn.joint import SemiSupervisedLoss, joint_weights
 from dirlearn.kernels import kernel_window
 from dirlearn.ldam import CosineLinear, LDAMLoss, ldam_loss, ldam_margins
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
@@ -25,6 +26,13 @@ from dirlearn.longtail import (
     long_tailed_counts,
 )
 from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
+from dirlearn.pools import draw_pool, pool_counts
+from dirlearn.pseudo import (
+    PseudoLabels,
+    pseudo_label,
+    pseudo_target_weights,
+    relabel_epochs,
+)
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
 from dirlearn.relevance import Relevance, relevance
@@ -50,8 +58,10 @@ __all__ = [
     "Frozen",
     "GAILoss",
     "LDAMLoss",
+    "PseudoLabels",
     "RankSim",
     "Relevance",
+    "SemiSupervisedLoss",
     "ShotMetrics",
     "balanced_mae",
     "balanced_mse",
@@ -63,12 +73,14 @@ __all__ = [
     "deferred_weights",
     "dense_weights",
     "depth_metrics",
+    "draw_pool",
     "effective_density",
     "error_curve",
     "focal_loss",
     "focal_r",
     "geometric_mean_error",
     "inverse_weights",
+    "joint_weights",
     "kde_density",
     "kernel_window",
     "label_gaps",
@@ -77,9 +89,13 @@ __all__ = [
     "lds_weights",
     "long_tailed_counts",
     "mae_by_bin",
+    "pool_counts",
+    "pseudo_label",
+    "pseudo_target_weights",
     "rank",
     "ranksim_loss",
     "reinitialise",
+    "relabel_epochs",
     "released",
     "relevance",
     "sera",
