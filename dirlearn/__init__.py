@@ -8,6 +8,7 @@ from dirlearn import released
 from dirlearn.balanced_mse import BalancedMSE, GAILoss, balanced_mse
 from dirlearn.bins import Bins
 from dirlearn.bootstrap import bootstrap_interval
+from dirlearn.contrast import info_nce, nt_xent
 from dirlearn.curves import error_curve
 from dirlearn.density import dense_weights, kde_density
 from dirlearn.depth import depth_metrics
@@ -16,12 +17,14 @@ from dirlearn.gaps import label_gaps
 from dirlearn.kernels import kernel_window
 from dirlearn.lds import effective_density, inverse_weights, lds_weights
 from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
+from dirlearn.moco import MoCo
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
 from dirlearn.relevance import Relevance, relevance
 from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
 from dirlearn.sera import sera
+from dirlearn.ssp import RotationPrediction, SimCLR, rotate_batch
 from dirlearn.truncated import truncated_mean
 
 if TYPE_CHECKING:
@@ -39,9 +42,12 @@ __all__ = [
     "Bins",
     "Frozen",
     "GAILoss",
+    "MoCo",
     "RankSim",
     "Relevance",
+    "RotationPrediction",
     "ShotMetrics",
+    "SimCLR",
     "balanced_mae",
     "balanced_mse",
     "bootstrap_interval",
@@ -52,17 +58,20 @@ __all__ = [
     "error_curve",
     "focal_r",
     "geometric_mean_error",
+    "info_nce",
     "inverse_weights",
     "kde_density",
     "kernel_window",
     "label_gaps",
     "lds_weights",
     "mae_by_bin",
+    "nt_xent",
     "rank",
     "ranksim_loss",
     "reinitialise",
     "released",
     "relevance",
+    "rotate_batch",
     "sera",
     "shot_metrics",
     "smogn",
