@@ -8,6 +8,7 @@ from dirlearn import released
 from dirlearn.balanced_mse import BalancedMSE, GAILoss, balanced_mse
 from dirlearn.bins import Bins
 from dirlearn.bootstrap import bootstrap_interval
+from dirlearn.contrast import info_nce, nt_xent
 from dirlearn.curves import error_curve
 from dirlearn.density import dense_weights, kde_density
 from dirlearn.depth import depth_metrics
@@ -33,12 +34,14 @@ from dirlearn.pseudo import (
     pseudo_target_weights,
     relabel_epochs,
 )
+from dirlearn.moco import MoCo
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
 from dirlearn.relevance import Relevance, relevance
 from dirlearn.resampling import smogn, smoter
 from dirlearn.retrain import Frozen, reinitialise
 from dirlearn.sera import sera
+from dirlearn.ssp import RotationPrediction, SimCLR, rotate_batch
 from dirlearn.truncated import truncated_mean
 
 if TYPE_CHECKING:
@@ -62,7 +65,12 @@ __all__ = [
     "RankSim",
     "Relevance",
     "SemiSupervisedLoss",
+    "MoCo",
+    "RankSim",
+    "Relevance",
+    "RotationPrediction",
     "ShotMetrics",
+    "SimCLR",
     "balanced_mae",
     "balanced_mse",
     "balanced_sampler",
@@ -79,6 +87,7 @@ __all__ = [
     "focal_loss",
     "focal_r",
     "geometric_mean_error",
+    "info_nce",
     "inverse_weights",
     "joint_weights",
     "kde_density",
@@ -92,12 +101,14 @@ __all__ = [
     "pool_counts",
     "pseudo_label",
     "pseudo_target_weights",
+    "nt_xent",
     "rank",
     "ranksim_loss",
     "reinitialise",
     "relabel_epochs",
     "released",
     "relevance",
+    "rotate_batch",
     "sera",
     "shot_metrics",
     "smogn",
