@@ -218,7 +218,7 @@ def _svhn(where: tuple[Path, ...]) -> tuple[Split, Split]:
 def _unpickled(content: bytes) -> dict[str, Any]:
     """What a batch of CIFAR holds; safe, as the file has its author's checksum."""
     with warnings.catch_warnings():
-        # The file spells a dtype's flags as 0 and 1, which NumPy 2.4 wants as False and True.
+        # The file spells a dtype's flags as 0 and 1, at which NumPy 2.4.0 to 2.4.4 warn.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         return dict(pickle.loads(content, encoding="latin1"))
 
