@@ -27,6 +27,7 @@ from dirlearn.longtail import (
     long_tailed_counts,
 )
 from dirlearn.losses import focal_r, weighted_huber, weighted_l1, weighted_mse
+from dirlearn.moco import MoCo
 from dirlearn.pools import draw_pool, pool_counts
 from dirlearn.pseudo import (
     PseudoLabels,
@@ -34,7 +35,6 @@ from dirlearn.pseudo import (
     pseudo_target_weights,
     relabel_epochs,
 )
-from dirlearn.moco import MoCo
 from dirlearn.ranksim import RankSim, rank, ranksim_loss
 from dirlearn.regions import by_region
 from dirlearn.relevance import Relevance, relevance
@@ -61,14 +61,12 @@ __all__ = [
     "Frozen",
     "GAILoss",
     "LDAMLoss",
+    "MoCo",
     "PseudoLabels",
     "RankSim",
     "Relevance",
-    "SemiSupervisedLoss",
-    "MoCo",
-    "RankSim",
-    "Relevance",
     "RotationPrediction",
+    "SemiSupervisedLoss",
     "ShotMetrics",
     "SimCLR",
     "balanced_mae",
@@ -98,10 +96,10 @@ __all__ = [
     "lds_weights",
     "long_tailed_counts",
     "mae_by_bin",
+    "nt_xent",
     "pool_counts",
     "pseudo_label",
     "pseudo_target_weights",
-    "nt_xent",
     "rank",
     "ranksim_loss",
     "reinitialise",
