@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def pretrain(
     Raises
     ------
     ValueError
-        If the kind is unknown, there are fewer images than ``batch_size``, or ``checkpoint`` is of
-        another training; and as the task.
+        If the kind is unknown, there are fewer images than ``batch_size``, ``views`` gives no two
+        of an image to a task that compares them, or ``checkpoint`` is of another training; and as
+        the task.
 
     Examples
     --------
@@ -87,6 +89,7 @@ def pretrain(
         raise ValueError(
             f"there must be at least batch_size images, got {len(x)} and batch_size {batch_size}"
         )
+    seed = operator.index(seed)  # torch takes no NumPy integer
     whole = len(x) // batch_size * batch_size
     if kind == "MoCo":
         settings = {"queue_size": whole} | settings
@@ -160,6 +163,11 @@ class _Pairs:
 
     @staticmethod
     def objective(model: nn.Module, views: Tensor, y: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004  # fit's terms
+        if views.ndim != 5 or views.shape[1] != 2:
+            raise ValueError(
+                "views must give two of each image, shape (N, 2, C, H, W), got "
+                f"{tuple(views.shape)}; see dirlearn.lab.augment.Views"
+            )
         loss: Tensor = model(views[:, 0], views[:, 1])
         return loss
 

@@ -145,6 +145,16 @@ def test_what_cannot_be_is_refused():
         pretrain("jigsaw", encoder(), images(), seed=0, epochs=1)
     with pytest.raises(ValueError, match="at least batch_size images, got 70 and batch_size 128"):
         pretrain("SimCLR", encoder(), images(), seed=0, epochs=1, batch_size=128)
+    with pytest.raises(ValueError, match=r"two of each image.*got \(64, 1, 12, 12\)"):
+        pretrain("SimCLR", encoder(), images(), seed=0, epochs=1, views=shift)
+
+
+def test_a_seed_may_be_numpys():
+    made = [
+        pretrain("rotation", encoder(), images(), seed=seed, epochs=1).model
+        for seed in (3, np.arange(4)[3])
+    ]
+    assert same(*map(weights, made))
 
 
 # ---- the probe
