@@ -15,7 +15,8 @@ def rotate_batch(x: Tensor, generator: torch.Generator | None = None) -> tuple[T
 
     The pretext task of Gidaris et al. (2018): a network that can tell how an image was turned has
     learned what upright things look like, and needed no label for it. One turn for each image, as
-    in Yang and Xu (2020); Gidaris et al. put all four turns of an image into the batch.
+    in Yang and Xu (2020), whose code deals the four out evenly within a batch; Gidaris et al. put
+    all four turns of an image into it.
 
     Parameters
     ----------
