@@ -119,6 +119,10 @@ def fit_classes(
     train, classes = data.train, len(data.bins)
     epochs = max(1, round(steps / -(-len(train) // batch_size))) if len(train) else 1
     of_class = to_numpy(class_counts(train.y, classes) if counts is None else counts, "counts")
+    if of_class.shape != (classes,):
+        raise ValueError(
+            f"counts must hold one number per class, shape ({classes},), got {of_class.shape}"
+        )
     margins = ldam_margins(of_class, max_margin) if loss == "LDAM" else np.zeros(classes)
     timed = _Timed(model, _by_epoch(weighting, of_class, epochs, beta, defer), margins)
     cosines = isinstance(getattr(model, "head", None), CosineLinear)
