@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import RandomSampler
 
 from dirlearn.arrays import Array, ArrayT
@@ -64,7 +65,7 @@ def pretrain(
     **settings
         Of the task: ``dim`` and ``temperature``, and MoCo's ``queue_size`` (by default the largest
         multiple of the batch that is no larger than N, so that few of an image's own older keys are
-        among its negatives) and ``momentum``.
+        among its negatives) and ``momentum`` (by default 0.99: its 0.999 lags a thousand steps).
 
     Raises
     ------
@@ -87,9 +88,12 @@ def pretrain(
         raise ValueError(
             f"there must be at least batch_size images, got {len(x)} and batch_size {batch_size}"
         )
+    # Batch normalisation starts with the images' statistics: MoCo's keys, whose own follow slowly,
+    # would for long be made with none.
+    update_bn(torch.split(x, batch_size), encoder)
     whole = len(x) // batch_size * batch_size
     if kind == "MoCo":
-        settings = {"queue_size": whole} | settings
+        settings = {"queue_size": whole, "momentum": 0.99} | settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TASKS[kind](encoder, **settings)
