@@ -18,6 +18,7 @@ from dirlearn.lab.features import train_features
 from dirlearn.lab.gaps import STUDIES as GAPS
 from dirlearn.lab.habits import HABITS
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
+from dirlearn.lab.pretrained import PRETRAINED
 from dirlearn.lab.ranking import GAMMAS, train_ranked
 from dirlearn.lab.resampled import RESAMPLING
 from dirlearn.lab.results import known
@@ -168,6 +169,7 @@ STUDIES: dict[str, Study] = {
         *HABITS,
         *RESAMPLING,
         *GAPS,
+        *PRETRAINED,
     )
 }
 
