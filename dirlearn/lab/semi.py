@@ -281,7 +281,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "omega 1": {"rho": 1, "omega": 1.0},
     "threshold 0.7": {"rho": 1, "threshold": 0.7},
     "threshold 0.95": {"rho": 1, "threshold": 0.95},
-    "labelled 3 times": {"rho": 1, "rounds": 3},
     "labelled 10 times": {"rho": 1, "rounds": 10},
     "epoch by test": {"rho": 1, "watched": "test"},
     "LDAM-DRW": {"loss": "LDAM-DRW"},
@@ -289,13 +288,6 @@ PARTS: dict[str, dict[str, Any]] = {
     "LDAM-DRW + pool, counts of labels": {"loss": "LDAM-DRW", "rho": 1, "counts": "labelled"},
     "CE + pool, true labels": {"rho": 1, "labels": "true"},
 }
-
-RHO_DIGITS = {
-    **rho_methods((1, 10, 20, 40)),
-    "CE + pool, twice the steps": {"rho": 1, "times": 2},
-    "CE + pool, rho 40, true labels": {"rho": 40, "labels": "true"},
-}
-RHO_FASHION = rho_methods((1, 10, 25, 50))
 
 
 def _study(
@@ -306,8 +298,8 @@ def _study(
 
 
 SEMI = (
-    _study("pseudo_rho", RHO_DIGITS, range(10), CLASSES, "digits"),
-    _study("pseudo_fashion", RHO_FASHION, range(10, 15), CLASSES, "fashion"),
+    _study("pseudo_rho", rho_methods((1, 10, 20, 40)), range(10), CLASSES, "digits"),
+    _study("pseudo_fashion", rho_methods((1, 10, 50)), range(10, 15), CLASSES, "fashion"),
     _study("pseudo_relevance", RELEVANCE, range(20, 30), SEVEN, "seven"),
     _study("pseudo_parts", PARTS, range(30, 40), CLASSES, "digits"),
 )
