@@ -22,6 +22,7 @@ from dirlearn.lab.pretrained import PRETRAINED
 from dirlearn.lab.ranking import GAMMAS, train_ranked
 from dirlearn.lab.resampled import RESAMPLING
 from dirlearn.lab.results import known
+from dirlearn.lab.semi import SEMI
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.training import fit, predict, shift, supervised
@@ -170,6 +171,7 @@ STUDIES: dict[str, Study] = {
         *RESAMPLING,
         *GAPS,
         *PRETRAINED,
+        *SEMI,
     )
 }
 
