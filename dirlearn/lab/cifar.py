@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dirlearn.lab.classes import fit_classes, predicted_classes
 from dirlearn.lab.image_files import cifar10_lt
@@ -136,7 +136,7 @@ def train_resnet32(
     return run
 
 
-def _head(loss: str) -> type[nn.Linear] | type[CosineLinear]:
+def _head(loss: str) -> type[nn.Linear | CosineLinear]:
     return CosineLinear if loss == "LDAM-DRW" else nn.Linear
 
 
@@ -151,8 +151,11 @@ def _without_pool(data: LongTailed) -> LongTailed:
 
 
 def _run(model: nn.Module, data: LongTailed) -> Run:
-    prediction: Tensor | Any = predicted_classes(model, data.test.x)
-    return Run(np.asarray(data.test.y), prediction, data.train_counts)
+    return Run(
+        target=np.asarray(data.test.y),
+        prediction=predicted_classes(model, data.test.x),
+        train_counts=data.train_counts,
+    )
 
 
 CIFAR10_LT = Study(

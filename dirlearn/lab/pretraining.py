@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import RandomSampler
 
 from dirlearn.arrays import Array, ArrayT
@@ -19,7 +20,7 @@ from dirlearn.bins import Bins
 from dirlearn.lab.augment import GREY
 from dirlearn.lab.results import known
 from dirlearn.lab.splits import Dataset, Split
-from dirlearn.lab.training import Augment, Fit, fit
+from dirlearn.lab.training import Augment, Fit, MakeOptimizer, MakeSchedule, fit
 from dirlearn.moco import MoCo
 from dirlearn.ssp import RotationPrediction, SimCLR, rotate_batch
 
@@ -36,6 +37,8 @@ def pretrain(
     views: Augment | None = None,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule = CosineAnnealingLR,
     checkpoint: str | Path | None = None,
     progress: bool = False,
     **settings: Any,
@@ -59,7 +62,7 @@ def pretrain(
         What an image looks like to the task: two views for SimCLR and MoCo, by default
         :data:`dirlearn.lab.augment.GREY`; for rotation one, such as
         :func:`dirlearn.lab.training.shift`, by default the image as it is.
-    checkpoint, progress
+    optimizer, schedule, checkpoint, progress
         As in :func:`dirlearn.lab.training.fit`: an interrupted call goes on where it was.
     **settings
         Of the task: ``dim`` and ``temperature``, and MoCo's ``queue_size`` (by default the largest
@@ -103,6 +106,8 @@ def pretrain(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
+        schedule=schedule,
         sampler=RandomSampler(x, num_samples=whole, generator=draws),
         augment=task.augment,
         keep="last",
