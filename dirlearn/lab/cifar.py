@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def train_cifar(
     then ``method["length"]`` times ``steps`` with their labels: Adam, batches of 64. ``seed`` draws
     the images, too.
     """
-    data = _without_pool(cifar10_lt(method["rho"], seed=seed, n_max=n_max))
+    data = _thinned(method["rho"], seed, n_max)
     x = data.train.x
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -97,7 +98,7 @@ def train_resnet32(
     the same call is made again; when it has ended, the files are removed. On one GPU a training is
     a matter of minutes, on a processor of days.
     """
-    data = _without_pool(cifar10_lt(method["rho"], seed=0, n_max=n_max))
+    data = _thinned(method["rho"], 0, n_max)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = Standardised(cifar_resnet(32), CIFAR_MEAN, CIFAR_STD)
@@ -145,8 +146,10 @@ def _loss(name: str) -> dict[str, Any]:
     return {"loss": "LDAM", "weighting": "deferred"} if name == "LDAM-DRW" else {"loss": name}
 
 
-def _without_pool(data: LongTailed) -> LongTailed:
-    """The images that were not labelled take up half a gigabyte, and nothing asks for them."""
+@lru_cache(maxsize=1)
+def _thinned(rho: float, seed: int, n_max: int) -> LongTailed:
+    """Without the images that were not labelled: half a gigabyte that nothing here asks for."""
+    data = cifar10_lt(rho, seed=seed, n_max=n_max)
     return replace(data, pool=Split(data.pool.x[:0].clone(), data.pool.y[:0].clone()))
 
 
