@@ -202,7 +202,9 @@ def _cells() -> dict[str, dict[str, Any]]:
         for base in ("true labels", *BASES)
         for pool in POOLS
         for then in ("plain", "weighted")
-        if pool == "alike" or base in ("true labels", "vanilla", "INV+LDS")
+        if pool == "alike"
+        or (pool == "even" and base in ("true labels", "vanilla", "INV+LDS"))
+        or (then == "plain" and base in ("true labels", "vanilla"))
     ]
     plan += [(base, "alike", "own") for base in ("SQINV", "Balanced MSE")]
     plan += [("vanilla", "alike", "omega 1")]

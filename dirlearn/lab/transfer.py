@@ -31,12 +31,10 @@ from dirlearn.pseudo import pseudo_target_weights
 from dirlearn.ranksim import RankSim
 
 TASK = TASKS["digits"]
-SQINV_LDS = INV_LDS | {"power": 0.5}
 # How the network with its pre-trained encoder learns the labels. The weight of RankSim is the one
 # that the chapter *Benchmarking DIR* chose for digits.
 FINE: dict[str, dict[str, Any]] = {
     "plain": {},
-    "SQINV+LDS": {"weights": SQINV_LDS},
     "INV+LDS": {"weights": INV_LDS},
     "FDS": {"fds": {}},
     "RankSim": {"ranksim": 6.4},
@@ -192,20 +190,15 @@ def _cells() -> dict[str, dict[str, Any]]:
     cells: dict[str, dict[str, Any]] = {"probe: pixels": {"probe": "pixels"}}
     turned = {"SimCLR, pool too, views turned": STARTS["SimCLR, pool too"] | {"turn": 45.0}}
     cells |= {f"probe: {s}": m | {"probe": "features"} for s, m in (STARTS | turned).items()}
-    for s, start in STARTS.items():
-        for f in ("plain", "INV+LDS"):
-            cells[f"{s}: {f}"] = start | {"fine": f}
-    for s in ("scratch", "rotation, pool too", "SimCLR, pool too"):
-        for f in ("FDS", "RankSim"):
-            cells[f"{s}: {f}"] = STARTS[s] | {"fine": f}
-    for s in ("scratch", "rotation, pool too"):
-        cells[f"{s}: SQINV+LDS"] = STARTS[s] | {"fine": "SQINV+LDS"}
-    for f in ("INV+LDS+FDS", "INV+LDS+RankSim"):
-        cells[f"rotation, pool too: {f}"] = STARTS["rotation, pool too"] | {"fine": f}
     for f in ("plain", "INV+LDS"):
         cells[f"scratch, three times as long: {f}"] = {"fine": f, "times": 3}
-    last = STARTS["rotation, pool too"] | {"fine": "INV+LDS", "pseudo": True}
-    return cells | {"rotation, pool too: INV+LDS, then pseudo-labels": last}
+    best = "rotation, pool too"
+    last = STARTS[best] | {"fine": "INV+LDS", "pseudo": True}
+    cells[f"{best}: INV+LDS, then pseudo-labels"] = last
+    plan = {s: ["plain", "INV+LDS"] for s in STARTS} | {"SimCLR": ["INV+LDS"]}
+    plan["scratch"] += ["FDS", "RankSim"]
+    plan[best] += ["FDS", "RankSim", "INV+LDS+FDS", "INV+LDS+RankSim"]
+    return cells | {f"{s}: {f}": STARTS[s] | {"fine": f} for s in plan for f in plan[s]}
 
 
 TRANSFER = Study("bridge_ssp", train_transfer, _cells(), range(5), TASK.regions)

@@ -87,9 +87,8 @@ def test_views_do_not_turn_or_mirror_unless_asked(calls):
 def test_fine_tuning_is_what_its_name_says(calls, fine):
     train({"fine": fine, "times": 3}, 0)
     (call,) = calls["fit"]
-    scheme = {"power": 0.5} if "SQINV" in fine else {}
     if "INV" in fine:
-        expected = lds_weights(DATA.train.y, ANGLES, **(INV_LDS | scheme))
+        expected = lds_weights(DATA.train.y, ANGLES, **INV_LDS)
         assert torch.equal(call["weights"], expected)
     else:
         assert call["weights"] is None
@@ -155,8 +154,7 @@ def test_unknown_names_are_refused(method):
         train(method, 0, steps=5)
 
 
-def test_every_start_is_tuned_plainly_and_weighted():
+def test_every_start_is_tuned_with_weights_and_probed():
     for start in transfer.STARTS:
-        assert f"{start}: plain" in TRANSFER.methods
         assert f"{start}: INV+LDS" in TRANSFER.methods
         assert f"probe: {start}" in TRANSFER.methods
