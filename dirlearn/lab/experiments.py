@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dirlearn.lab.balanced import BALANCED_DIGITS, BALANCED_SCORES
 from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
 from dirlearn.lab.cifar import CIFAR10_LT_RESNET32
+from dirlearn.lab.bridge import PSEUDO
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
 from dirlearn.lab.features import train_features
@@ -27,6 +28,7 @@ from dirlearn.lab.semi import SEMI
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.training import fit, predict, shift, supervised
+from dirlearn.lab.transfer import TRANSFER
 from dirlearn.lds import lds_weights
 
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -173,6 +175,8 @@ STUDIES: dict[str, Study] = {
         *GAPS,
         *PRETRAINED,
         *SEMI,
+        *PSEUDO,
+        TRANSFER,
     )
 }
 
