@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 
 from dirlearn import MoCo, RotationPrediction, SimCLR
 from dirlearn.lab import pretraining
@@ -197,3 +198,11 @@ def test_the_probe_takes_tensors():
     found = linear_probe(features, torch.as_tensor(y[:200]), features)
     assert isinstance(found, np.ndarray)
     assert (found == y[:200]).mean() > 0.9
+
+
+def test_one_image_left_over_stops_no_batch_normalisation():
+    layers = [nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8)]
+    encoder = nn.Sequential(*layers)
+    encoder.num_features = 8
+    result = pretrain("SimCLR", encoder, torch.rand(9, 1, 4, 4), seed=0, epochs=1, batch_size=4)
+    assert len(result.history) == 1
