@@ -21,6 +21,9 @@ from dirlearn.lab.experiments import (
     train_task,
 )
 from dirlearn.lab.facts import data_folder
+from dirlearn.lab.bridge import train_pseudo
+from dirlearn.lab.datasets import digit_density
+from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
 from dirlearn.lab.features import train_features
 from dirlearn.lab.gaps import train_gaps
 from dirlearn.lab.habits import train_again, train_sts_habit
@@ -29,6 +32,7 @@ from dirlearn.lab.results import Results
 from dirlearn.lab.sts import train_sts
 from dirlearn.lab.study import Run, Study
 from dirlearn.lab.training import shift
+from dirlearn.lab.transfer import train_transfer
 from dirlearn.lds import lds_weights
 
 each_study = pytest.mark.parametrize("name", STUDIES)
@@ -77,7 +81,7 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
         assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
         assert abs(live.agreement(there)["difference"][0]) < 1
         return
-    if study.run is train_gaps:
+    if study.run in (train_gaps, train_pseudo, train_transfer):
         # As above, and in the target's own unit.
         away = np.abs(there.predictions - live.predictions[0, 0]).mean(axis=-1)
         assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
