@@ -10,6 +10,7 @@ from dirlearn.bins import Bins
 from dirlearn.lab import __main__ as command
 from dirlearn.lab import experiments
 from dirlearn.lab.benchmark import train_benchmark
+from dirlearn.lab.bridge import train_pseudo
 from dirlearn.lab.cifar import train_cifar
 from dirlearn.lab.datasets import cifar10, digit_density
 from dirlearn.lab.experiments import (
@@ -21,9 +22,6 @@ from dirlearn.lab.experiments import (
     train_task,
 )
 from dirlearn.lab.facts import data_folder
-from dirlearn.lab.bridge import train_pseudo
-from dirlearn.lab.datasets import digit_density
-from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
 from dirlearn.lab.features import train_features
 from dirlearn.lab.gaps import train_gaps
 from dirlearn.lab.habits import train_again, train_sts_habit
