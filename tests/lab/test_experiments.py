@@ -27,6 +27,7 @@ from dirlearn.lab.gaps import train_gaps
 from dirlearn.lab.habits import train_again, train_sts_habit
 from dirlearn.lab.ranking import train_ranked
 from dirlearn.lab.results import Results
+from dirlearn.lab.semi import train_semi
 from dirlearn.lab.sts import train_sts
 from dirlearn.lab.study import Run, Study
 from dirlearn.lab.training import shift
@@ -78,6 +79,12 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
         away = np.abs(there.predictions - live.predictions[0, 0]).mean(axis=-1)
         assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
         assert abs(live.agreement(there)["difference"][0]) < 1
+        return
+    if study.run is train_semi:
+        # Two networks, one taught by the other: of all seeds, it must be like its own.
+        away = (there.predictions != live.predictions[0, 0]).mean(axis=-1)
+        assert away[:, own[1]].min() == away.min()
+        assert abs(live.agreement(there)["difference"][0]) < 5  # per cent of the test set
         return
     if study.run in (train_gaps, train_pseudo, train_transfer):
         # As above, and in the target's own unit.
