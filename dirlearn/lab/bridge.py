@@ -180,8 +180,8 @@ def cell_name(base: str, pool: str | None = None, then: str = "plain") -> str:
 
     Examples
     --------
-    >>> cell_name("SQINV"), cell_name("true labels", "even"), cell_name("SQINV", "alike", "weighted")
-    ('SQINV', 'true labels, even pool', 'SQINV, alike pool, weighted')
+    >>> cell_name("SQINV"), cell_name("SQINV", "even"), cell_name("SQINV", "even", "weighted")
+    ('SQINV', 'SQINV, even pool', 'SQINV, even pool, weighted')
     """
     if pool is None:
         return base
