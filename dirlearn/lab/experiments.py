@@ -23,6 +23,7 @@ from dirlearn.lab.resampled import RESAMPLING
 from dirlearn.lab.results import known
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
+from dirlearn.lab.tails import TAILS
 from dirlearn.lab.training import fit, predict, shift, supervised
 from dirlearn.lds import lds_weights
 
@@ -168,6 +169,7 @@ STUDIES: dict[str, Study] = {
         *HABITS,
         *RESAMPLING,
         *GAPS,
+        *TAILS,
     )
 }
 

@@ -135,6 +135,12 @@ def test_the_validation_set_is_not_read_and_the_last_epoch_is_kept(monkeypatch):
     assert all(np.isnan(epoch["val_error"]) for epoch in result.history)
 
 
+def test_what_is_called_after_an_epoch_sees_all_of_them():
+    epochs = []
+    trained(steps=3, after_epoch=epochs.append)
+    assert epochs == [0, 1, 2]
+
+
 def test_resampling_meets_classes_equally_often():
     seen = []
 
@@ -165,7 +171,7 @@ def test_a_resumed_training_goes_on_with_the_weights_of_its_epoch(tmp_path, monk
     settings = {"weighting": "deferred", "defer": 0.25, "beta": 1.0, "steps": 8}
     whole, _ = trained(**settings)
     calls = []
-    after = classes._Timed.after_epoch
+    after = classes._Timed.advance
 
     def stop(self, epoch):
         after(self, epoch)
@@ -174,7 +180,7 @@ def test_a_resumed_training_goes_on_with_the_weights_of_its_epoch(tmp_path, monk
             raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(classes._Timed, "after_epoch", stop)
+        patch.setattr(classes._Timed, "advance", stop)
         with pytest.raises(InterruptedError):
             trained(checkpoint=tmp_path / "c.pt", **settings)
     resumed, result = trained(checkpoint=tmp_path / "c.pt", **settings)
