@@ -142,7 +142,8 @@ def mean_margins(logits: Tensor, target: Tensor) -> Array:
 
     Examples
     --------
-    >>> mean_margins(torch.tensor([[0.9, 0.1], [0.5, 0.3], [0.4, 0.2]]), torch.tensor([0, 0, 1])).round(2)
+    >>> cosines = torch.tensor([[0.9, 0.1], [0.5, 0.3], [0.4, 0.2]])
+    >>> mean_margins(cosines, torch.tensor([0, 0, 1])).round(2)
     array([ 0.5, -0.2])
     """
     own = logits.gather(1, target[:, None])[:, 0]

@@ -19,6 +19,7 @@ from dirlearn.lab.ranking import train_ranked
 from dirlearn.lab.results import Results
 from dirlearn.lab.sts import train_sts
 from dirlearn.lab.study import Run, Study
+from dirlearn.lab.tails import train_selected, train_tail
 from dirlearn.lab.training import shift
 from dirlearn.lds import lds_weights
 
@@ -64,6 +65,13 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
         assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
         check = live.agreement(there)
         assert abs(check["difference"][0]) < 0.1 * check["there"][0]
+        return
+    if study.run in (train_tail, train_selected):
+        # As above: few labels, long training, and two methods may differ by weights that agree to
+        # a fifth of a per cent. Another seed has other labels.
+        away = (there.predictions != live.predictions[0, 0]).mean(axis=-1)
+        assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
+        assert abs(live.agreement(there)["difference"][0]) < 5  # per cent of the test set
         return
     if name == "density_classes":  # classes are right or wrong, not near or far
         away = (there.predictions != live.predictions[0, 0]).mean(axis=-1)
