@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from dirlearn.lab.balanced import BALANCED_DIGITS, BALANCED_SCORES
 from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
+from dirlearn.lab.classes import error_rate
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
 from dirlearn.lab.features import train_features
@@ -130,7 +131,7 @@ def train_task(method: Mapping[str, Any], seed: int, *, epochs: int = 25) -> Run
         epochs=epochs,
         augment=shift,
         objective=supervised(_cross_entropy),
-        val_error=_error_rate,
+        val_error=error_rate,
     )
     prediction = np.asarray(predict(result.model, data.test.x).argmax(dim=1))
     return Run(np.asarray(data.test.y), prediction, data.train_counts)
@@ -138,10 +139,6 @@ def train_task(method: Mapping[str, Any], seed: int, *, epochs: int = 25) -> Run
 
 def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (weight * F.cross_entropy(logits, target, reduction="none")).mean()
-
-
-def _error_rate(logits: Tensor, target: Tensor) -> Tensor:
-    return (logits.argmax(dim=1) != target).float().mean()
 
 
 STUDIES: dict[str, Study] = {

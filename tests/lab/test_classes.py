@@ -199,6 +199,11 @@ def test_it_learns_and_predicts():
         assert float(error_rate(network(data.test.x), data.test.y)) == pytest.approx(wrong)
 
 
+def test_error_rate_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    assert float(error_rate(logits, torch.tensor([0, 1, 1]))) == pytest.approx(1 / 3)
+
+
 def test_dropout_of_the_model_is_off_in_predictions():
     network = nn.Sequential(nn.Dropout(0.9), nn.Linear(2, 3))
     x = torch.randn(50, 2)
