@@ -200,8 +200,8 @@ def _study(
 
 TAILS = (
     _study("lt_digits", LOSSES, range(10), steps=600),
-    _study("lt_fashion", FASHION, range(10), data="fashion", steps=300),
-    _study("lt_rho", RHO, range(10, 17), steps=300),
+    _study("lt_fashion", FASHION, range(7), data="fashion", steps=300),
+    _study("lt_rho", RHO, range(10, 15), steps=300),
     _study("ldam_design", DESIGN, range(20, 25), steps=300),
     _study("lt_selection", SELECTED, range(30, 35), train_selected, steps=300),
 )
