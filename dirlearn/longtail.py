@@ -55,9 +55,10 @@ def long_tailed_counts(
 
     Derived in the chapter *Long-tailed classification in one sitting*.
     """
-    if n_max < 1 or n_classes < 1:
+    if not (n_max >= 1 and n_classes >= 1 and n_max % 1 == 0 and n_classes % 1 == 0):
         raise ValueError(
-            f"n_max and n_classes must be at least 1, got n_max {n_max} and n_classes {n_classes}"
+            "n_max and n_classes must be at least 1 and whole numbers, got n_max "
+            f"{n_max} and n_classes {n_classes}"
         )
     if not 1 <= rho < np.inf:
         raise ValueError(

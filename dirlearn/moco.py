@@ -57,7 +57,8 @@ class MoCo(nn.Module):
     Raises
     ------
     ValueError
-        If a setting is out of its range; at a call, if views differ in shape, or ``queue_size`` is
+        If a setting is out of its range, or a batch normalisation of the encoder keeps no running
+        statistics; at a call, if views differ in shape, or ``queue_size`` is
         not a multiple of the batch; and as :func:`dirlearn.info_nce`.
     TypeError
         If the encoder does not say how many features it gives, or ``temperature`` is no number.
@@ -105,6 +106,12 @@ class MoCo(nn.Module):
             raise ValueError(
                 f"queue_size must be 1 or more and dim 2 or more, got {queue_size} and {dim}"
             )
+        for name, part in encoder.named_modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
+                raise ValueError(
+                    f"encoder.{name} keeps no running statistics, so that keys would carry those "
+                    "of their batch; give it track_running_stats=True"
+                )
         self.encoder = encoder
         self.head = projection_head(encoder, dim)
         self.key = Frozen(_buffers_only(deepcopy(nn.Sequential(encoder, self.head))))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
-from dirlearn.arrays import Array, ArrayT, like, to_numpy
+from dirlearn.arrays import Array, ArrayT, floating_like, to_numpy
 from dirlearn.bins import Bins
 from dirlearn.kernels import Kernel
 from dirlearn.lds import Clip, lds_weights
@@ -214,7 +214,8 @@ def pseudo_target_weights(
     Returns
     -------
     tuple of arrays
-        Weights of the labelled and of the pseudo-labelled samples.
+        Weights of the labelled and of the pseudo-labelled samples, each in the floating dtype of
+        its own.
 
     Raises
     ------
@@ -240,7 +241,7 @@ def pseudo_target_weights(
     joint: Array = np.concatenate([parts[0], parts[1]])
     weights = lds_weights(joint, bins, power, kernel, size, sigma, clip)
     n = len(parts[0])
-    return like(weights[:n], labels), like(weights[n:], predicted)
+    return floating_like(weights[:n], labels), floating_like(weights[n:], predicted)
 
 
 def _check_floating(logits: Any) -> None:

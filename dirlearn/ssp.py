@@ -15,7 +15,8 @@ def rotate_batch(x: Tensor, generator: torch.Generator | None = None) -> tuple[T
 
     The pretext task of Gidaris et al. (2018): a network that can tell how an image was turned has
     learned what upright things look like, and needed no label for it. One turn for each image, as
-    in Yang and Xu (2020); Gidaris et al. put all four turns of an image into the batch.
+    in Yang and Xu (2020), whose code deals the four out evenly within a batch; Gidaris et al. put
+    all four turns of an image into it.
 
     Parameters
     ----------
@@ -121,7 +122,8 @@ class SimCLR(nn.Module):
     TypeError
         If the encoder does not say how many features it gives, or ``temperature`` is no number.
     ValueError
-        If ``temperature`` is not positive and finite; and as :func:`dirlearn.nt_xent`.
+        If ``temperature`` is not positive and finite; at a call, if views differ in shape; and as
+        :func:`dirlearn.nt_xent`.
 
     Notes
     -----
@@ -148,6 +150,11 @@ class SimCLR(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Loss of two views of a batch of images, each (N, C, H, W)."""
+        if first.shape != second.shape:  # or the halves below would not be the two views
+            raise ValueError(
+                "first and second must be two views of one batch of images, got shapes "
+                f"{tuple(first.shape)} and {tuple(second.shape)}"
+            )
         one, other = self.head(self.encoder(torch.cat([first, second]))).chunk(2)
         return nt_xent(one, other, self.temperature)
 

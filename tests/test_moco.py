@@ -252,6 +252,14 @@ def test_settings_out_of_range_are_refused(settings, message):
         moco(**settings)
 
 
+def test_batch_normalisation_without_running_statistics_is_refused():
+    """It would normalise keys by their batch in evaluation mode too."""
+    made = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36, track_running_stats=False))
+    made.num_features = 36
+    with pytest.raises(ValueError, match=r"encoder\.1 keeps no running statistics"):
+        MoCo(made, queue_size=6)
+
+
 def test_views_that_are_no_pair_are_refused():
     first, second = views()
     with pytest.raises(ValueError, match="two views of one batch"):

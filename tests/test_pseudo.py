@@ -267,6 +267,17 @@ def test_weights_are_the_kind_of_array_that_came(device):
     assert {w.device.type, w_predicted.device.type} == {device.type}
 
 
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16, torch.int64])
+def test_weights_keep_the_dtype_of_their_own(narrow):
+    labels, predicted = torch.tensor([10.0, 20.0]), torch.tensor([20.0, 30.0, 30.0])
+    expected = pseudo_target_weights(labels, predicted, AGES)
+    w, w_predicted = pseudo_target_weights(labels.to(narrow), predicted.double(), AGES)
+    assert w.dtype == (narrow if narrow.is_floating_point else torch.float32)
+    assert w_predicted.dtype == torch.float64
+    torch.testing.assert_close(w.double(), expected[0].double(), rtol=1e-2, atol=0)
+    torch.testing.assert_close(w_predicted, expected[1].double())
+
+
 def test_predictions_beyond_the_axis_fall_into_its_last_bin_or_are_refused():
     labels, predicted = np.array([50.0]), np.array([150.0])
     w, w_predicted = pseudo_target_weights(labels, predicted, AGES, kernel=None)

@@ -133,6 +133,13 @@ def test_simclr_trains_encoder_and_head():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.parametrize("other", [9, 6])
+def test_simclr_refuses_views_that_are_no_pair(other):
+    """Nine and seven would otherwise be halved to eight and eight, and pair the wrong images."""
+    with pytest.raises(ValueError, match=r"two views of one batch.*\(7, 1, 6, 6\)"):
+        SimCLR(encoder())(torch.rand(7, 1, 6, 6), torch.rand(other, 1, 6, 6))
+
+
 def test_simclr_refuses_a_temperature_of_zero():
     with pytest.raises(ValueError, match="temperature must be positive"):
         SimCLR(encoder(), temperature=0)

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import dirlearn
-from dirlearn.lab.experiments import STUDIES
+from dirlearn.lab.experiments import STUDIES, UNRECORDED
 
 
 def code() -> str:
@@ -19,11 +19,12 @@ def code() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train what a study lacks and write its record."""
+    studies = {**STUDIES, **UNRECORDED}
     parser = argparse.ArgumentParser(
         prog="python -m dirlearn.lab", description="Redo a recorded study of the book."
     )
     parser.add_argument(
-        "names", nargs="+", choices=STUDIES, metavar="NAME", help=", ".join(STUDIES)
+        "names", nargs="+", choices=studies, metavar="NAME", help=", ".join(studies)
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
     parser.add_argument(
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = sys.argv[1:] if arguments is None else arguments
     if not given:
-        parser.error(f"give the NAME of a study: {', '.join(STUDIES)}")
+        parser.error(f"give the NAME of a study: {', '.join(studies)}")
     options = parser.parse_args(given)
     if options.jobs == 0:
         parser.error("--jobs must not be 0; -1 takes all cores")
@@ -48,7 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.names:
         runs = options.runs / name
         try:
-            results = STUDIES[name].execute(runs, n_jobs=options.jobs)
+            results = studies[name].execute(runs, n_jobs=options.jobs)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # data that only their owner has
+                raise SystemExit(f"\n{error.__cause__}") from None
+            raise
         except KeyboardInterrupt:
             kept = len(list(runs.glob("*.npz")))
             raise SystemExit(

@@ -73,17 +73,31 @@ class Checkpoint:
             return None
         try:
             held = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, EOFError, pickle.UnpicklingError, LookupError, ValueError) as error:
             raise ValueError(
                 f"{self.path} is damaged ({error}); delete it to start again"
             ) from error
+        if not isinstance(held, dict) or not {"plan", "state", "generators", "said"} <= held.keys():
+            raise ValueError(f"{self.path} is no checkpoint of a training; give another path")
         if held["plan"] != dict(self.plan):
             raise ValueError(
                 f"{self.path} is of another training: {held['plan']}, this one is "
                 f"{dict(self.plan)}; give another path, or delete it to start again"
             )
-        for name, part in self.stateful.items():
-            part.load_state_dict(held["state"][name])
+        drawn = [generator is not None for generator in self.generators]
+        if drawn != [state is not None for state in held["generators"]]:
+            raise ValueError(
+                f"{self.path} is of a training with another sampler; give another path, or delete "
+                "it to start again"
+            )
+        try:
+            for name, part in self.stateful.items():
+                part.load_state_dict(held["state"][name])
+        except (RuntimeError, ValueError) as error:  # what torch says of another model, optimizer
+            raise ValueError(
+                f"{self.path} is of another model or optimizer ({error}); give another path, or "
+                "delete it to start again"
+            ) from error
         for generator, state in zip(self.generators, held["generators"], strict=True):
             if generator is not None:
                 generator.set_state(state)

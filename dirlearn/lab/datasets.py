@@ -12,6 +12,7 @@ from dirlearn.arrays import Array
 from dirlearn.bins import Bins
 from dirlearn.lab.digits import SPLIT_SEED, digit_pools, rotate
 from dirlearn.lab.facts import Counts, LabelHistogram, data_folder, label_histogram
+from dirlearn.lab.image_files import cifar10, cifar10_lt, cifar100_lt, fashion_mnist, svhn_lt
 from dirlearn.lab.images import CLASSES, LongTailed, long_tailed_digits, long_tailed_fashion
 from dirlearn.lab.readings import glucose_windows
 from dirlearn.lab.sentences import PARTS, sentence_pairs
@@ -23,6 +24,8 @@ __all__ += ["Counts", "Dataset", "LabelHistogram", "LongTailed", "Split"]
 __all__ += ["data_folder", "diamonds", "digit_density", "digit_pairs", "glucose"]
 __all__ += ["glucose_test_days", "label_histogram", "long_tailed_digits", "long_tailed_fashion"]
 __all__ += ["rotated_digits", "sts_b_dir"]
+# And these only where the user has the original files.
+__all__ += ["cifar10", "cifar10_lt", "cifar100_lt", "fashion_mnist", "svhn_lt"]
 
 ANGLES = Bins.uniform(0, 100, 1)  # degrees
 PRICES = Bins.uniform(0, 19_000, 250)  # US dollars

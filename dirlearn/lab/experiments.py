@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from dirlearn.lab.balanced import BALANCED_DIGITS, BALANCED_SCORES
 from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
+from dirlearn.lab.bridge import PSEUDO
+from dirlearn.lab.cifar import CIFAR10_LT_RESNET32
 from dirlearn.lab.classes import error_rate
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
@@ -19,13 +21,16 @@ from dirlearn.lab.features import train_features
 from dirlearn.lab.gaps import STUDIES as GAPS
 from dirlearn.lab.habits import HABITS
 from dirlearn.lab.models import Classifier, Regressor, conv_encoder
+from dirlearn.lab.pretrained import PRETRAINED
 from dirlearn.lab.ranking import GAMMAS, train_ranked
 from dirlearn.lab.resampled import RESAMPLING
 from dirlearn.lab.results import known
+from dirlearn.lab.semi import SEMI
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
 from dirlearn.lab.tails import TAILS
 from dirlearn.lab.training import fit, predict, shift, supervised
+from dirlearn.lab.transfer import TRANSFER
 from dirlearn.lds import lds_weights
 
 SCHEMES: dict[str, dict[str, Any]] = {
@@ -167,8 +172,15 @@ STUDIES: dict[str, Study] = {
         *RESAMPLING,
         *GAPS,
         *TAILS,
+        *PRETRAINED,
+        *SEMI,
+        *PSEUDO,
+        TRANSFER,
     )
 }
+
+# What asks for more than the machine that recorded the others: no file in ``data/results/`` yet.
+UNRECORDED: dict[str, Study] = {study.name: study for study in (CIFAR10_LT_RESNET32,)}
 
 
 def record(name: str) -> Results:

@@ -12,8 +12,9 @@ from torch import Tensor
 from dirlearn.arrays import Array
 from dirlearn.bins import Bins
 from dirlearn.lab.digits import digit_pools
-from dirlearn.lab.facts import Counts, data_folder
+from dirlearn.lab.facts import data_folder
 from dirlearn.lab.splits import Dataset, Split
+from dirlearn.longtail import long_tailed_counts
 
 CLASSES = Bins.uniform(0, 10, 1)  # class c is [c, c + 1)
 PARTS = ("train", "val", "test")
@@ -33,10 +34,10 @@ class LongTailed(Dataset):
 def long_tailed_digits(n_max: int = 40, rho: float = 20, seed: int = 0) -> LongTailed:
     """Hand-written digits, of which few are labelled: zeros many, nines hardly any.
 
-    Of 300 training digits per class, ``floor(n_max * (1 / rho) ** (c / 9))`` of class c are
-    labelled, the exponential profile of Cui et al. (2019), cut as in the code of Yang & Xu (2020);
-    the others are the pool. Validation and test sets hold 50 and 150 per class and never change.
-    ``seed`` draws which are labelled; with more of them, or a smaller ``rho``, those stay.
+    Of 300 training digits per class, as many are labelled as :func:`dirlearn.long_tailed_counts`
+    says, ``n_max`` zeros and ``n_max / rho`` nines; the others are the pool. Validation and test
+    sets hold 50 and 150 per class and never change. ``seed`` draws which are labelled; with more of
+    them, or a smaller ``rho``, those stay.
 
     Images have shape (1, 28, 28) and lie in [0, 1]. With the defaults, 131 are labelled: a pool
     five times as large can be drawn from the others up to an imbalance of 90.
@@ -125,7 +126,7 @@ def long_tail(
     >>> data.train_counts, len(data.pool)
     (array([4, 2]), 6)
     """
-    counts = _counts(n_max, len(bins), rho)
+    counts = long_tailed_counts(n_max, len(bins), rho)
     rows = [rng.permutation(np.flatnonzero(train.y.numpy() == c)) for c in range(len(bins))]
     if n_max > (fewest := min(map(len, rows))):
         raise ValueError(f"n_max must be at most {fewest}, the images per class, got {n_max}")
@@ -141,17 +142,6 @@ def long_tail(
         provenance=source,
         pool=_rows(train, others),
     )
-
-
-def _counts(n_max: int, classes: int, rho: float) -> Counts:
-    """Labelled images per class, rounded down as in the released code."""
-    if rho < 1:
-        raise ValueError(f"rho, the head's count over the tail's, must be 1 or more, got {rho}")
-    shares = (1 / rho) ** (np.arange(classes) / (classes - 1))
-    counts: Counts = np.floor(n_max * shares).astype(np.int64)
-    if counts[-1] < 1:
-        raise ValueError(f"n_max must be rho or more, got {n_max} and {rho}: a class has no label")
-    return counts
 
 
 def _rows(split: Split, rows: Array) -> Split:

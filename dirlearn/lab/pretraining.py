@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import RandomSampler
 
 from dirlearn.arrays import Array, ArrayT
@@ -19,7 +22,7 @@ from dirlearn.bins import Bins
 from dirlearn.lab.augment import GREY
 from dirlearn.lab.results import known
 from dirlearn.lab.splits import Dataset, Split
-from dirlearn.lab.training import Augment, Fit, fit
+from dirlearn.lab.training import Augment, Fit, MakeOptimizer, MakeSchedule, fit
 from dirlearn.moco import MoCo
 from dirlearn.ssp import RotationPrediction, SimCLR, rotate_batch
 
@@ -36,6 +39,8 @@ def pretrain(
     views: Augment | None = None,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule = CosineAnnealingLR,
     checkpoint: str | Path | None = None,
     progress: bool = False,
     **settings: Any,
@@ -59,18 +64,19 @@ def pretrain(
         What an image looks like to the task: two views for SimCLR and MoCo, by default
         :data:`dirlearn.lab.augment.GREY`; for rotation one, such as
         :func:`dirlearn.lab.training.shift`, by default the image as it is.
-    checkpoint, progress
+    optimizer, schedule, checkpoint, progress
         As in :func:`dirlearn.lab.training.fit`: an interrupted call goes on where it was.
     **settings
         Of the task: ``dim`` and ``temperature``, and MoCo's ``queue_size`` (by default the largest
         multiple of the batch that is no larger than N, so that few of an image's own older keys are
-        among its negatives) and ``momentum``.
+        among its negatives) and ``momentum`` (by default 0.99: its 0.999 lags a thousand steps).
 
     Raises
     ------
     ValueError
-        If the kind is unknown, there are fewer images than ``batch_size``, or ``checkpoint`` is of
-        another training; and as the task.
+        If the kind is unknown, there are fewer images than ``batch_size``, ``views`` gives no two
+        of an image to a task that compares them, or ``checkpoint`` is of another training; and as
+        the task.
 
     Examples
     --------
@@ -87,9 +93,13 @@ def pretrain(
         raise ValueError(
             f"there must be at least batch_size images, got {len(x)} and batch_size {batch_size}"
         )
+    seed = operator.index(seed)  # torch takes no NumPy integer
+    # Batch normalisation starts with the images' statistics: MoCo's keys, whose own follow slowly,
+    # would for long be made with none.
+    update_bn([part for part in torch.split(x, batch_size) if len(part) > 1], encoder)
     whole = len(x) // batch_size * batch_size
     if kind == "MoCo":
-        settings = {"queue_size": whole} | settings
+        settings = {"queue_size": whole, "momentum": 0.99} | settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TASKS[kind](encoder, **settings)
@@ -103,6 +113,8 @@ def pretrain(
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        optimizer=optimizer,
+        schedule=schedule,
         sampler=RandomSampler(x, num_samples=whole, generator=draws),
         augment=task.augment,
         keep="last",
@@ -160,6 +172,11 @@ class _Pairs:
 
     @staticmethod
     def objective(model: nn.Module, views: Tensor, y: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004  # fit's terms
+        if views.ndim != 5 or views.shape[1] != 2:
+            raise ValueError(
+                "views must give two of each image, shape (N, 2, C, H, W), got "
+                f"{tuple(views.shape)}; see dirlearn.lab.augment.Views"
+            )
         loss: Tensor = model(views[:, 0], views[:, 1])
         return loss
 

@@ -72,8 +72,7 @@ class Results:
 
     def __post_init__(self) -> None:
         """Check the shapes and round the predictions."""
-        if self.metrics not in (METRICS, CLASS_METRICS):
-            raise ValueError(f"metrics must be {METRICS} or {CLASS_METRICS}, got {self.metrics}")
+        check_metrics(self.metrics)
         cells = (len(self.methods), len(self.seeds))
         for name, expected in (
             ("target", (len(self.target),)),
@@ -351,6 +350,19 @@ class Results:
                 f"it says {written.iloc[row].tolist()}, the predictions give "
                 f"{derived.iloc[row].tolist()}; save the results again, never edit them"
             )
+
+
+def check_metrics(metrics: Any) -> None:
+    """Refuse what is neither :data:`METRICS` nor :data:`CLASS_METRICS`.
+
+    Examples
+    --------
+    >>> check_metrics(["error"])
+    Traceback (most recent call last):
+    ValueError: metrics must be ('mae', 'mse', 'gm') or ('error',), got ['error']
+    """
+    if metrics not in (METRICS, CLASS_METRICS):
+        raise ValueError(f"metrics must be {METRICS} or {CLASS_METRICS}, got {metrics}")
 
 
 def known(value: Any, choices: Iterable[Any], what: str) -> Any:

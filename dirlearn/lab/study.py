@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dirlearn.bins import Bins
 from dirlearn.lab.intervals import Claim, Estimate, claim, claims_table, over_seeds
-from dirlearn.lab.results import METRICS, REGIONS, Results, known
+from dirlearn.lab.results import METRICS, REGIONS, Results, check_metrics, known
 from dirlearn.lab.runs import Record, Run, environment, read, write
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Study:
         If ``run`` has no name of its own (a lambda, a partial, a bound method), or settings are
         not JSON's.
     ValueError
-        If there is no method or seed, or one is there twice.
+        If there is no method or seed, or one is there twice; or a metric is unknown.
 
     Examples
     --------
@@ -106,6 +106,7 @@ class Study:
                 f"a study needs methods and distinct seeds, got methods {list(self.methods)} and "
                 f"seeds {list(self.seeds)}"
             )
+        check_metrics(self.metrics)  # now, not when all is trained
         first: dict[str, str] = {}
         for method in self.methods:
             twin = first.setdefault(self._key(method, self.seeds[0]), method)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dirlearn import longtail
 from dirlearn.arrays import ArrayT, like, to_numpy
 from dirlearn.pools import Counts, pool_shares
 
@@ -60,6 +61,8 @@ def class_counts(labels: ArrayT, pseudo_labels: ArrayT, n_classes: int) -> Array
     ------
     ValueError
         If a label lies outside 0 .. C - 1.
+    TypeError
+        If labels are not whole numbers.
 
     Examples
     --------
@@ -68,13 +71,11 @@ def class_counts(labels: ArrayT, pseudo_labels: ArrayT, n_classes: int) -> Array
 
     Measured in the chapter *Unlabelled data*.
     """
-    joint = np.concatenate([to_numpy(labels, "labels"), to_numpy(pseudo_labels, "pseudo_labels")])
-    if joint.size and not (joint.min() >= 0 and joint.max() < n_classes):
-        raise ValueError(
-            f"labels must lie between 0 and {n_classes - 1}, got {joint.min()} to {joint.max()}"
-        )
-    counts = np.bincount(joint.astype(np.int64), minlength=n_classes)
-    return like(counts, labels)
+    true, predicted = (
+        longtail.class_counts(to_numpy(part, name), n_classes)
+        for part, name in ((labels, "labels"), (pseudo_labels, "pseudo_labels"))
+    )
+    return like(true + predicted, labels)
 
 
 def pool_counts(total: int, n_classes: int, rho: float) -> Counts:
@@ -84,6 +85,12 @@ def pool_counts(total: int, n_classes: int, rho: float) -> Counts:
     (``dataset/imbalance_cifar.py``, ``get_img_num_per_cls_unlabeled``): the pool falls short of the
     total by up to C - 1 samples, and in a small pool the rarest class may hold half of its share.
 
+    Raises
+    ------
+    ValueError
+        If ``total`` is below ``n_classes``, where the released code divides by zero; and as
+        :func:`dirlearn.pool_counts`.
+
     Examples
     --------
     >>> pool_counts(1000, 5, 16), int(pool_counts(1000, 5, 16).sum())
@@ -91,6 +98,12 @@ def pool_counts(total: int, n_classes: int, rho: float) -> Counts:
 
     Measured in the chapter *Unlabelled data*.
     """
-    shaped = np.floor(total // n_classes * pool_shares(total, n_classes, rho))
+    shares = pool_shares(total, n_classes, rho)
+    if total < n_classes:
+        raise ValueError(
+            f"total must be at least n_classes, or every share is truncated to 0, got {total} and "
+            f"{n_classes}; see dirlearn.pool_counts"
+        )
+    shaped = np.floor(total // n_classes * shares)
     counts: Counts = np.floor(shaped * (total / shaped.sum())).astype(np.int64)
     return counts

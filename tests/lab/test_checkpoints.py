@@ -89,6 +89,33 @@ def test_a_damaged_file_is_refused(tmp_path):
         fit(network(), images(), seed=0, epochs=1, checkpoint=path)
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"epoch: 3\n"])
+def test_a_file_that_is_something_else_is_refused(tmp_path, content):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pt is damaged"):
+        fit(network(), images(), seed=0, epochs=1, checkpoint=path)
+
+
+@pytest.mark.parametrize("held", [{"weight": torch.ones(1)}, [1, 2]])
+def test_what_torch_saved_elsewhere_is_refused(tmp_path, held):
+    path = tmp_path / "a.pt"
+    torch.save(held, path)
+    with pytest.raises(ValueError, match="no checkpoint of a training"):
+        fit(network(), images(), seed=0, epochs=1, checkpoint=path)
+
+
+def test_another_model_or_sampler_is_refused(tmp_path):
+    plain = {"seed": 0, "epochs": 1, "checkpoint": tmp_path / "a.pt"}
+    fit(network(), images(), **plain)
+    wider = nn.Sequential(nn.Flatten(), nn.Linear(36, 9), nn.Linear(9, 1), nn.Flatten(0))
+    with pytest.raises(ValueError, match="of another model or optimizer"):
+        fit(wider, images(), **plain)
+    drawn = WeightedRandomSampler(torch.ones(32), 32, generator=torch.Generator())
+    with pytest.raises(ValueError, match="another sampler"):
+        fit(network(), images(), sampler=drawn, **plain)
+
+
 def test_an_interrupted_save_leaves_the_former_file(tmp_path, monkeypatch):
     layer = nn.Linear(2, 1)
     saved = Checkpoint(tmp_path / "a.pt", {}, {"layer": layer}, [])

@@ -11,7 +11,15 @@ from dirlearn.lab import __main__ as command
 from dirlearn.lab import experiments
 from dirlearn.lab.benchmark import train_benchmark
 from dirlearn.lab.datasets import digit_density
-from dirlearn.lab.experiments import STUDIES, record, spiky_density, train_digits, train_task
+from dirlearn.lab.experiments import (
+    STUDIES,
+    UNRECORDED,
+    record,
+    spiky_density,
+    train_digits,
+    train_task,
+)
+from dirlearn.lab.facts import data_folder
 from dirlearn.lab.features import train_features
 from dirlearn.lab.gaps import train_gaps
 from dirlearn.lab.habits import train_again, train_sts_habit
@@ -92,6 +100,14 @@ def test_recorded_methods_share_data_and_differ_in_predictions(name):
 def test_unknown_record_lists_the_known():
     with pytest.raises(ValueError, match="lds_rough, lds_smooth"):
         record("lds")
+
+
+@pytest.mark.parametrize("name", UNRECORDED)
+def test_what_is_not_recorded_is_no_record(name):
+    assert name not in STUDIES
+    assert not (data_folder() / "results" / f"{name}.npz").exists()  # else it belongs to STUDIES
+    with pytest.raises(ValueError, match=f"unknown study {name!r}"):
+        record(name)
 
 
 # ---- the runs
@@ -192,6 +208,18 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "STUDIES", {"tiny": study})
     with pytest.raises(SystemExit, match=r"1 finished runs are kept in .*; the same command goes"):
         command.main(["tiny", "--runs", str(tmp_path), "--out", str(tmp_path)])
+
+
+def absent(method, seed):
+    raise FileNotFoundError("CIFAR-10 is not here")
+
+
+def test_a_study_on_absent_data_says_so_once(monkeypatch, tmp_path):
+    study = Study("big", absent, {"a": {"off": 0.0}}, range(3), Bins([0, 1, 2]))
+    monkeypatch.setattr(command, "UNRECORDED", {"big": study})
+    with pytest.raises(SystemExit) as stop:
+        command.main(["big", "--runs", str(tmp_path), "--out", str(tmp_path)])
+    assert str(stop.value) == "\nCIFAR-10 is not here"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]])

@@ -112,9 +112,9 @@ def test_caller_cannot_change_what_the_next_one_gets():
 
 @MAKERS
 def test_bad_profiles_are_refused(make):
-    with pytest.raises(ValueError, match="a class has no label"):
+    with pytest.raises(ValueError, match="would have no sample"):
         make(10, 20)
-    with pytest.raises(ValueError, match=r"rho.* must be 1 or more"):
+    with pytest.raises(ValueError, match="rho must be 1 or more"):
         make(10, 0.5)
     with pytest.raises(ValueError, match="n_max must be at most"):
         make(601, 2)

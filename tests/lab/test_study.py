@@ -380,6 +380,8 @@ def test_results_of_classes_survive_the_disk(tmp_path):
 
 
 def test_a_study_says_what_is_measured(tmp_path):
+    with pytest.raises(ValueError, match="metrics must be"):  # before anything is trained
+        make_study(metrics=("accuracy",))
     study = make_study(metrics=("error",))
     assert study.execute(tmp_path, progress=False).metrics == ("error",)
     with pytest.raises(ValueError, match="metrics must be"):

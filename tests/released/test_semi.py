@@ -20,7 +20,7 @@ def test_counts_hold_labels_and_pseudo_labels(device):
 
 @pytest.mark.parametrize("pseudo", [[4], [-1]])
 def test_a_label_beyond_the_classes_is_refused(pseudo):
-    with pytest.raises(ValueError, match="between 0 and 3"):
+    with pytest.raises(ValueError, match="classes 0 to 3"):
         released.class_counts(np.array([0, 1]), np.array(pseudo), 4)
 
 
@@ -31,3 +31,21 @@ def test_every_sample_weighs_the_same():
     whole = F.cross_entropy(logits, target)
     for n in (1, 4, 9):
         assert_close(criterion(logits[:n], target[:n], logits[n:], target[n:]), whole)
+
+
+def test_a_fraction_is_no_class():
+    with pytest.raises(TypeError, match="whole numbers"):
+        released.class_counts(np.array([0, 1]), np.array([0.5, 1.7]), 2)
+
+
+@pytest.mark.parametrize("rho", [1, 20, 50, 100])
+@pytest.mark.parametrize("total", [10, 131 * 5, 276 * 5, 12406 * 5])
+def test_pools_truncate_twice(total, rho):
+    shaped = [int(total // 10 * (1 / rho) ** (c / 9)) for c in range(10)]
+    expected = [int(n * (total / sum(shaped))) for n in shaped]
+    assert released.pool_counts(total, 10, rho).tolist() == expected
+
+
+def test_a_pool_smaller_than_the_classes_is_refused():
+    with pytest.raises(ValueError, match=r"at least n_classes.*got 3 and 5"):
+        released.pool_counts(3, 5, 2)
