@@ -79,6 +79,19 @@ def test_imbalances_share_the_number_of_labels(monkeypatch):
     assert "rho" not in given
 
 
+def test_even_batches_leave_no_remainder_and_see_as_many_epochs(monkeypatch):
+    studies = {study.name: study.settings for study in TAILS}
+    even, plain = studies["lt_even"], studies["lt_digits"]
+    of_three, of_two = -(-131 // 64), -(-131 // even["batch_size"])
+    assert 131 % even["batch_size"] > 60
+    assert even["steps"] // of_two == plain["steps"] // of_three
+    for rho, n_max in RHOS.items():
+        left = long_tailed_counts(n_max, 10, rho).sum() % studies["lt_rho"]["batch_size"]
+        assert left > 60
+    _, _, given = calls_of([{}], monkeypatch, batch_size=66)[0]
+    assert given["batch_size"] == 66
+
+
 def test_the_small_beta_is_that_of_cifar_in_proportion():
     assert pytest.approx(5000 * (1 - 0.9999)) == 40 * (1 - SMALL_BETA)
 
