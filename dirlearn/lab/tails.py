@@ -208,7 +208,7 @@ def _study(
 
 TAILS = (
     _study("lt_digits", LOSSES, range(10), steps=600),
-    _study("lt_even", EVEN, range(7), steps=400, batch_size=66),
+    _study("lt_even", EVEN, range(5), steps=400, batch_size=66),
     _study("lt_fashion", FASHION, range(5), data="fashion", steps=300),
     _study("lt_rho", RHO, range(10, 15), steps=300, batch_size=68),
     _study("ldam_design", DESIGN, range(20, 25), steps=300),
