@@ -65,7 +65,7 @@ def ldam_loss(
     weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Label-distribution-aware margin loss (Cao et al. 2019, equation 13).
+    r"""Label-distribution-aware margin loss (Cao et al. 2019, section 3.2).
 
     .. math:: \ell = -\log \frac{\exp s(u_y - m_y)}{\exp s(u_y - m_y) + \sum_{c \ne y} \exp s\,u_c}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,7 @@ def fit_classes(
     optimizer: MakeOptimizer | None = None,
     schedule: MakeSchedule | None = None,
     augment: Augment | None = shift,
+    after_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
     fabric: Fabric | None = None,
     progress: bool = False,
@@ -92,7 +94,9 @@ def fit_classes(
     max_margin, scale : float
         Of LDAM. Logits of other losses are scaled too if the head gives cosines, whose range from
         -1 to 1 would let no probability near 1.
-    batch_size, learning_rate, optimizer, schedule, augment, checkpoint, fabric, progress
+    batch_size, learning_rate, optimizer, schedule, augment, after_epoch
+        As in :func:`dirlearn.lab.training.fit`.
+    checkpoint, fabric, progress
         As in :func:`dirlearn.lab.training.fit`; a resumed training goes on with the weights of its
         epoch.
 
@@ -138,6 +142,11 @@ def fit_classes(
         class_weight = timed.now()[y]
         return (weight * class_weight * each(wrapped(x), y)).sum() / class_weight.sum()
 
+    def after(epoch: int) -> None:
+        timed.advance(epoch)
+        if after_epoch is not None:
+            after_epoch(epoch)
+
     draws = torch.Generator().manual_seed(int(seed))
     settings: dict[str, Any] = {} if schedule is None else {"schedule": schedule}
     result = fit(
@@ -152,7 +161,7 @@ def fit_classes(
         sampler=balanced_sampler(train.y, beta, generator=draws) if resample else None,
         optimizer=optimizer,
         augment=augment,
-        after_epoch=timed.after_epoch,
+        after_epoch=after,
         keep="last",
         checkpoint=checkpoint,
         fabric=fabric,
@@ -221,5 +230,6 @@ class _Timed(nn.Module):
         """Weight of each class in the epoch under way."""
         return self.table.index_select(0, self.epoch)[0]
 
-    def after_epoch(self, epoch: int) -> None:
+    def advance(self, epoch: int) -> None:
+        """Let the weights be those of the epoch after this one."""
         self.epoch.fill_(min(epoch + 1, len(self.table) - 1))

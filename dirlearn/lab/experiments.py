@@ -14,6 +14,7 @@ from dirlearn.lab.balanced import BALANCED_DIGITS, BALANCED_SCORES
 from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
 from dirlearn.lab.bridge import PSEUDO
 from dirlearn.lab.cifar import CIFAR10_LT, CIFAR10_LT_RESNET32
+from dirlearn.lab.classes import error_rate
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
 from dirlearn.lab.features import train_features
@@ -27,6 +28,7 @@ from dirlearn.lab.results import known
 from dirlearn.lab.semi import SEMI
 from dirlearn.lab.sts import STS_B_DIR, STS_B_RANKSIM
 from dirlearn.lab.study import Results, Run, Study
+from dirlearn.lab.tails import TAILS
 from dirlearn.lab.training import fit, predict, shift, supervised
 from dirlearn.lab.transfer import TRANSFER
 from dirlearn.lds import lds_weights
@@ -134,7 +136,7 @@ def train_task(method: Mapping[str, Any], seed: int, *, epochs: int = 25) -> Run
         epochs=epochs,
         augment=shift,
         objective=supervised(_cross_entropy),
-        val_error=_error_rate,
+        val_error=error_rate,
     )
     prediction = np.asarray(predict(result.model, data.test.x).argmax(dim=1))
     return Run(np.asarray(data.test.y), prediction, data.train_counts)
@@ -142,10 +144,6 @@ def train_task(method: Mapping[str, Any], seed: int, *, epochs: int = 25) -> Run
 
 def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (weight * F.cross_entropy(logits, target, reduction="none")).mean()
-
-
-def _error_rate(logits: Tensor, target: Tensor) -> Tensor:
-    return (logits.argmax(dim=1) != target).float().mean()
 
 
 STUDIES: dict[str, Study] = {
@@ -173,6 +171,7 @@ STUDIES: dict[str, Study] = {
         *HABITS,
         *RESAMPLING,
         *GAPS,
+        *TAILS,
         *PRETRAINED,
         *SEMI,
         *PSEUDO,

@@ -229,7 +229,7 @@ def comparison(
     axes: Axes | Iterable[Axes],
     regions: Iterable[str] = ("all", "many", "medium", "few", "zero"),
     methods: Iterable[str] | None = None,
-    metric: str = "mae",
+    metric: str | None = None,
     unit: str = "",
 ) -> None:
     """Paired differences from ``baseline`` with 95 % intervals, one panel for each region.

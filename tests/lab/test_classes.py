@@ -138,6 +138,12 @@ def test_the_validation_set_is_not_read_and_the_last_epoch_is_kept(monkeypatch):
     assert all(np.isnan(epoch["val_error"]) for epoch in result.history)
 
 
+def test_what_is_called_after_an_epoch_sees_all_of_them():
+    epochs = []
+    trained(steps=3, after_epoch=epochs.append)
+    assert epochs == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("beta", "share"), [(1.0, [1 / 3] * 3), (0.0, COUNTS / COUNTS.sum())])
 def test_resampling_meets_classes_equally_often_or_as_beta_says(beta, share):
     seen = []
@@ -176,7 +182,7 @@ def test_a_resumed_training_goes_on_with_the_weights_of_its_epoch(tmp_path, monk
     settings = {"weighting": "deferred", "defer": 0.25, "beta": 1.0, "steps": 8}
     whole, _ = trained(**settings)
     calls = []
-    after = classes._Timed.after_epoch
+    after = classes._Timed.advance
 
     def stop(self, epoch):
         after(self, epoch)
@@ -185,7 +191,7 @@ def test_a_resumed_training_goes_on_with_the_weights_of_its_epoch(tmp_path, monk
             raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(classes._Timed, "after_epoch", stop)
+        patch.setattr(classes._Timed, "advance", stop)
         with pytest.raises(InterruptedError):
             trained(checkpoint=tmp_path / "c.pt", **settings)
     resumed, result = trained(checkpoint=tmp_path / "c.pt", **settings)
@@ -202,6 +208,11 @@ def test_it_learns_and_predicts():
     assert wrong < 0.4
     with torch.no_grad():
         assert float(error_rate(network(data.test.x), data.test.y)) == pytest.approx(wrong)
+
+
+def test_error_rate_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    assert float(error_rate(logits, torch.tensor([0, 1, 1]))) == pytest.approx(1 / 3)
 
 
 def test_dropout_of_the_model_is_off_in_predictions():

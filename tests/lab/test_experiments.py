@@ -30,6 +30,7 @@ from dirlearn.lab.results import Results
 from dirlearn.lab.semi import train_semi
 from dirlearn.lab.sts import train_sts
 from dirlearn.lab.study import Run, Study
+from dirlearn.lab.tails import train_selected, train_tail
 from dirlearn.lab.training import shift
 from dirlearn.lab.transfer import train_transfer
 from dirlearn.lds import lds_weights
@@ -92,6 +93,13 @@ def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
         assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
         check = live.agreement(there)
         assert abs(check["difference"][0]) < 0.1 * check["there"][0]
+        return
+    if study.run in (train_tail, train_selected):
+        # As above: few labels, long training, and two methods may differ by weights that agree to
+        # a fifth of a per cent. Another seed has other labels.
+        away = (there.predictions != live.predictions[0, 0]).mean(axis=-1)
+        assert np.unravel_index(away.argmin(), away.shape)[1] == own[1]
+        assert abs(live.agreement(there)["difference"][0]) < 5  # per cent of the test set
         return
     if name == "density_classes":  # classes are right or wrong, not near or far
         away = (there.predictions != live.predictions[0, 0]).mean(axis=-1)
@@ -178,9 +186,8 @@ def test_a_seed_reaches_initialisation_batches_data_and_augmentation(run, monkey
     assert augment is shift
 
 
-def test_error_rate_and_cross_entropy_by_hand():
+def test_cross_entropy_by_hand():
     logits, target = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1, 1])
-    assert float(experiments._error_rate(logits, target)) == pytest.approx(1 / 3)
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     got = experiments._cross_entropy(logits, target, torch.tensor([1.0, 0.0, 3.0]))
     assert float(got) == pytest.approx(float((each[0] + 3 * each[2]) / 3))
