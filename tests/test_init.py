@@ -48,6 +48,31 @@ def test_an_unknown_name_is_an_attribute_error():
         dirlearn.lds_weight  # noqa: B018  # asking for it is the test
 
 
+DEFAULTS = {
+    "class_balanced_weights": {"beta": 0.9999},  # Cui et al. 2019; released code
+    "deferred_weights": {"start": 160, "beta": 0.9999},  # Cao et al. 2019
+    "balanced_sampler": {"beta": 1.0},  # every class equally often
+    "focal_loss": {"gamma": 1.0},  # released code of Yang & Xu 2020
+    "ldam_margins": {"max_margin": 0.5},
+    "ldam_loss": {"scale": 30.0},
+    "LDAMLoss": {"max_margin": 0.5, "scale": 30.0},  # Cao et al. 2019
+    "SemiSupervisedLoss": {"omega": 1.0},
+    "joint_weights": {"omega": 1.0},
+    "pseudo_label": {"threshold": None},
+    "pseudo_target_weights": {"power": 0.5, "kernel": "gaussian", "size": 5, "sigma": 2.0},
+    "info_nce": {"temperature": 0.2},  # MoCo v2
+    "nt_xent": {"temperature": 0.5},  # Chen et al. 2020, appendix B.9
+    "SimCLR": {"dim": 128, "temperature": 0.5},
+    "MoCo": {"dim": 128, "queue_size": 65536, "momentum": 0.999, "temperature": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_the_published_ones(name):
+    parameters = inspect.signature(getattr(dirlearn, name)).parameters
+    assert {key: parameters[key].default for key in DEFAULTS[name]} == DEFAULTS[name]
+
+
 def test_version_is_that_of_the_metadata():
     pyproject = Path(__file__).parents[1] / "pyproject.toml"
     assert f'version = "{dirlearn.__version__}"' in pyproject.read_text()

@@ -223,6 +223,8 @@ def test_rounds_are_even_start_at_zero_and_never_coincide(epochs, data):
     gaps = np.diff([*made, epochs])
     assert gaps.min() >= 1
     assert gaps.max() - gaps.min() <= 1
+    even = np.arange(rounds) * epochs / rounds
+    assert np.abs(np.array(made) - even).max() <= 0.5  # the nearest epochs
 
 
 @pytest.mark.parametrize("rounds", [0, 11, -1])

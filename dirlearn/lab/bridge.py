@@ -109,10 +109,10 @@ def train_pseudo(
 
     ``method`` holds ``"base"``, a name of :data:`BASES`, or ``"true labels"``, and for a second
     network ``"pool"``, a name of :data:`dirlearn.lab.scarce.POOLS`, and ``"then"``: ``"plain"``
-    (all samples alike), ``"weighted"`` (:func:`dirlearn.pseudo_target_weights`, INV, LDS 5/2),
-    ``"own"`` (by the base's own method) or ``"omega 1"`` (labelled set and pool count alike). The
-    base labels the pool; with ``"true labels"``, those that nobody has, there is none to train.
-    ``"times"`` multiplies the steps of a base.
+    (all samples alike), ``"weighted"`` (:func:`dirlearn.pseudo_target_weights`, INV, LDS 5/2) or
+    ``"omega 1"`` (labelled set and pool count alike). The base labels the pool; with ``"true
+    labels"``, those that nobody has, there is none to train. ``"times"`` multiplies the steps of a
+    base.
 
     Extra figures tell how far the pool's labels are off: their slope on the true ones, and by shot
     region their mean error, the pull towards common labels, and mean absolute error.
@@ -143,8 +143,8 @@ def train_pseudo(
         )
         extra = _figures(data, given)
         joint = Split(torch.cat([data.train.x, data.pool.x]), torch.cat([data.train.y, given]))
-        weights, balanced = _second(chosen, base, method["then"], data.train.y, given)
-        answer = learn(chosen, joint, seed, steps, weights, balanced)
+        weights = _weights(chosen, method["then"], data.train.y, given)
+        answer = learn(chosen, joint, seed, steps, weights)
     return Run(
         target=np.asarray(data.test.y),
         prediction=np.asarray(answer(data.test.x)),
@@ -153,19 +153,14 @@ def train_pseudo(
     )
 
 
-def _second(
-    task: Task, base: str, then: str, labels: Tensor, given: Tensor
-) -> tuple[Tensor | None, bool]:
-    """Weights of the second network, and whether its loss is Balanced MSE."""
-    known(then, ("plain", "weighted", "own", "omega 1"), "second training")
-    own = BASES.get(base, {}) if then == "own" else {}
-    if then == "omega 1":
-        each = joint_weights(len(labels), len(given), omega=1.0)
-        return torch.tensor(each).repeat_interleave(torch.tensor([len(labels), len(given)])), False
-    scheme = INV_LDS if then == "weighted" else own.get("weights")
-    if scheme is None:
-        return None, own.get("balanced", False)
-    return torch.cat(pseudo_target_weights(labels, given, task.bins, **scheme)), False
+def _weights(task: Task, then: str, labels: Tensor, given: Tensor) -> Tensor | None:
+    """Weights of the second network's samples, labelled ones first; none where all are alike."""
+    if known(then, ("plain", "weighted", "omega 1"), "second training") == "plain":
+        return None
+    if then == "weighted":
+        return torch.cat(pseudo_target_weights(labels, given, task.bins, **INV_LDS))
+    sizes = len(labels), len(given)
+    return torch.tensor(joint_weights(*sizes, omega=1.0)).repeat_interleave(torch.tensor(sizes))
 
 
 def _figures(data: Pooled, given: Tensor) -> dict[str, float]:
@@ -185,8 +180,8 @@ def cell_name(base: str, pool: str | None = None, then: str = "plain") -> str:
 
     Examples
     --------
-    >>> cell_name("SQINV"), cell_name("true labels", "even"), cell_name("SQINV", "alike", "own")
-    ('SQINV', 'true labels, even pool', 'SQINV, alike pool, own')
+    >>> cell_name("SQINV"), cell_name("SQINV", "even"), cell_name("SQINV", "even", "weighted")
+    ('SQINV', 'SQINV, even pool', 'SQINV, even pool, weighted')
     """
     if pool is None:
         return base
@@ -198,16 +193,18 @@ def _cells() -> dict[str, dict[str, Any]]:
     for base in ("vanilla", "INV+LDS"):
         cells[f"{base}, twice as long"] = {"base": base, "times": 2}
     plan = [
-        (base, pool, then)
-        for base in ("true labels", *BASES)
-        for pool in POOLS
-        for then in ("plain", "weighted")
-        if pool == "alike"
-        or (pool == "even" and base in ("true labels", "vanilla", "INV+LDS"))
-        or (then == "plain" and base in ("true labels", "vanilla"))
+        ("true labels", "even", "plain"),
+        ("true labels", "steeper", "plain"),
+        *(
+            (base, "alike", then)
+            for base in ("true labels", *BASES)
+            for then in ("plain", "weighted")
+        ),
+        ("vanilla", "even", "plain"),
+        ("vanilla", "steeper", "plain"),
+        ("INV+LDS", "even", "weighted"),
+        ("vanilla", "alike", "omega 1"),
     ]
-    plan += [(base, "alike", "own") for base in ("SQINV", "Balanced MSE")]
-    plan += [("vanilla", "alike", "omega 1")]
     keys = ("base", "pool", "then")
     return cells | {cell_name(*cell): dict(zip(keys, cell, strict=True)) for cell in plan}
 

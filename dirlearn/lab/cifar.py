@@ -34,7 +34,6 @@ from dirlearn.lab.splits import Split
 from dirlearn.lab.study import Run, Study
 from dirlearn.ldam import CosineLinear
 
-RHOS = (50, 10, 100)
 # Share of the training that comes before it, by rotation, and length of the training itself; the
 # third is as long as both.
 PLANS: dict[str, dict[str, Any]] = {
@@ -42,12 +41,22 @@ PLANS: dict[str, dict[str, Any]] = {
     "+SSP": {"before": 1.0, "length": 1.0},
     ", longer": {"before": 0.0, "length": 2.0},
 }
-METHODS: dict[str, dict[str, Any]] = {
-    f"{loss}{plan}, rho {rho}": {"loss": loss, "rho": rho, **settings}
-    for rho in RHOS
-    for loss in ("CE", "LDAM-DRW")
-    for plan, settings in PLANS.items()
-}
+
+
+def plans(*rhos: int) -> dict[str, dict[str, Any]]:
+    """Both losses under each plan, at each imbalance.
+
+    Examples
+    --------
+    >>> list(plans(50))[:3]
+    ['CE, rho 50', 'CE+SSP, rho 50', 'CE, longer, rho 50']
+    """
+    return {
+        f"{loss}{plan}, rho {rho}": {"loss": loss, "rho": rho, **settings}
+        for rho in rhos
+        for loss in ("CE", "LDAM-DRW")
+        for plan, settings in PLANS.items()
+    }
 
 
 def train_cifar(
@@ -162,13 +171,13 @@ def _run(model: nn.Module, data: LongTailed) -> Run:
 
 
 CIFAR10_LT = Study(
-    "cifar10_lt", train_cifar, METHODS, range(5), CLASSES, decimals=0, metrics=("error",)
+    "cifar10_lt", train_cifar, plans(50, 100), range(5), CLASSES, decimals=0, metrics=("error",)
 )
 # No GPU was at hand to record it.
 CIFAR10_LT_RESNET32 = Study(
     "cifar10_lt_resnet32",
     train_resnet32,
-    METHODS,
+    plans(10, 50, 100),
     range(5),
     CLASSES,
     decimals=0,

@@ -62,8 +62,9 @@ def fit_classes(
 
     .. math:: \frac{\sum_i w_i\, c_{y_i}\, l_i}{\sum_i c_{y_i}},
 
-    so that class weights are normalised within the batch, as torch's weighted cross-entropy and
-    the released code of Cao et al. (2019) and of Yang & Xu (2020) do, and sample weights are not.
+    so that class weights are normalised within the batch, and sample weights are not. Torch's
+    weighted cross-entropy does so, and with it the released code of Cao et al. (2019) and of Yang &
+    Xu (2020); for the focal loss, which torch lacks, that code divides by the number of samples.
 
     Parameters
     ----------

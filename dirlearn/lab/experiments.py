@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from dirlearn.lab.balanced import BALANCED_DIGITS, BALANCED_SCORES
 from dirlearn.lab.benchmark import BENCHMARK, DIR_CHOICES
 from dirlearn.lab.bridge import PSEUDO
-from dirlearn.lab.cifar import CIFAR10_LT_RESNET32
+from dirlearn.lab.cifar import CIFAR10_LT, CIFAR10_LT_RESNET32
 from dirlearn.lab.classes import error_rate
 from dirlearn.lab.datasets import ANGLES, Counts, data_folder, digit_pairs, rotated_digits
 from dirlearn.lab.designs import CHOICES, FACTORIAL, FDS_VARIANTS, MEMORISING, SWEEP, WEAK
@@ -176,6 +176,7 @@ STUDIES: dict[str, Study] = {
         *SEMI,
         *PSEUDO,
         TRANSFER,
+        CIFAR10_LT,
     )
 }
 

@@ -57,12 +57,12 @@ def find(
     looked = []
     for packing in packings:
         for place in [root / name for root in where for name in ("", *packing.folders)]:
-            looked.append(str(place))
-            paths = {name: _path(place / name) for name in packing.sums}
-            there = {name: path for name, path in paths.items() if path is not None}
-            if len(there) == len(paths):
-                sums = packing.sums
+            sums = packing.sums
+            there = {name: path for name in sums if (path := _path(place / name)) is not None}
+            lacking = [name for name in sums if name not in there]
+            if not lacking:
                 return packing, {name: _checked(there[name], sums[name]) for name in sums}
+            looked.append(f"{place} (without {', '.join(lacking)})" if there else str(place))
     raise FileNotFoundError(
         f"{title} is not here, and dirlearn downloads nothing. {remedy} Put the files into a "
         f"folder and give it, or set ${VARIABLE} to it or to the folder above. Recorded results of "

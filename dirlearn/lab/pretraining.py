@@ -96,7 +96,10 @@ def pretrain(
     seed = operator.index(seed)  # torch takes no NumPy integer
     # Batch normalisation starts with the images' statistics: MoCo's keys, whose own follow slowly,
     # would for long be made with none.
-    update_bn([part for part in torch.split(x, batch_size) if len(part) > 1], encoder)
+    device = next((value.device for value in encoder.parameters()), None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of dropout
+        update_bn([part for part in torch.split(x, batch_size) if len(part) > 1], encoder, device)
     whole = len(x) // batch_size * batch_size
     if kind == "MoCo":
         settings = {"queue_size": whole, "momentum": 0.99} | settings

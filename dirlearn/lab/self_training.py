@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import erfcx, expit, log_ndtr
 
 from dirlearn.lab.assumptions import finite, inside, means, positive
 from dirlearn.lab.intervals import Floats
@@ -76,15 +76,21 @@ def reestimated_threshold(
     threshold, share = finite(threshold, "threshold"), inside(share, "share")
     mu1, mu2 = means(mu1, mu2)
     sigma = positive(sigma, "sigma")
-    weights, means_ = (share, 1 - share), (mu1, mu2)
-    above = below = above_sum = below_sum = np.float64(0)
-    for weight, mu in zip(weights, means_, strict=True):
-        u = (threshold - mu) / sigma
-        edge = sigma * np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)  # what the cut adds to the mean
-        above, below = above + weight * ndtr(-u), below + weight * ndtr(u)
-        above_sum = above_sum + weight * (mu * ndtr(-u) + edge)
-        below_sum = below_sum + weight * (mu * ndtr(u) - edge)
-    return np.asarray(above_sum / above + below_sum / below)[()] / 2
+    u1, u2 = (threshold - mu1) / sigma, (threshold - mu2) / sigma
+    above_1, above_2 = mu1 + sigma * _beyond(u1), mu2 + sigma * _beyond(u2)
+    below_1, below_2 = mu1 - sigma * _beyond(-u1), mu2 - sigma * _beyond(-u2)
+    # Odds of a positive on either side; as logarithms, far out too.
+    odds = np.log(share / (1 - share))
+    of_above = expit(odds + log_ndtr(-u1) - log_ndtr(-u2))
+    of_below = expit(odds + log_ndtr(u1) - log_ndtr(u2))
+    above = of_above * above_1 + (1 - of_above) * above_2
+    below = of_below * below_1 + (1 - of_below) * below_2
+    return np.asarray((above + below) / 2)[()]
+
+
+def _beyond(u: Floats) -> Floats:
+    """Mean of a standard normal variable beyond ``u``."""
+    return np.asarray(np.sqrt(2 / np.pi) / erfcx(u / np.sqrt(2)))
 
 
 def self_training(

@@ -298,8 +298,8 @@ def _study(
 
 
 SEMI = (
-    _study("pseudo_rho", rho_methods((1, 10, 20, 40)), range(10), CLASSES, "digits"),
+    _study("pseudo_rho", rho_methods((1, 10, 20, 40)), range(8), CLASSES, "digits"),
     _study("pseudo_fashion", rho_methods((1, 10, 50)), range(10, 15), CLASSES, "fashion"),
-    _study("pseudo_relevance", RELEVANCE, range(20, 30), SEVEN, "seven"),
-    _study("pseudo_parts", PARTS, range(30, 40), CLASSES, "digits"),
+    _study("pseudo_relevance", RELEVANCE, range(20, 28), SEVEN, "seven"),
+    _study("pseudo_parts", PARTS, range(30, 38), CLASSES, "digits"),
 )

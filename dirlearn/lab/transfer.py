@@ -181,7 +181,6 @@ STARTS: dict[str, dict[str, Any]] = {
     "scratch": {},
     "rotation": {"pretext": "rotation"},
     "rotation, pool too": {"pretext": "rotation", "seen": "both"},
-    "SimCLR": {"pretext": "SimCLR"},
     "SimCLR, pool too": {"pretext": "SimCLR", "seen": "both"},
 }
 
@@ -195,7 +194,7 @@ def _cells() -> dict[str, dict[str, Any]]:
     best = "rotation, pool too"
     last = STARTS[best] | {"fine": "INV+LDS", "pseudo": True}
     cells[f"{best}: INV+LDS, then pseudo-labels"] = last
-    plan = {s: ["plain", "INV+LDS"] for s in STARTS} | {"SimCLR": ["INV+LDS"]}
+    plan = {s: ["plain", "INV+LDS"] for s in STARTS} | {"rotation": ["INV+LDS"]}
     plan["scratch"] += ["FDS", "RankSim"]
     plan[best] += ["FDS", "RankSim", "INV+LDS+FDS", "INV+LDS+RankSim"]
     return cells | {f"{s}: {f}": STARTS[s] | {"fine": f} for s in plan for f in plan[s]}

@@ -82,7 +82,7 @@ def pool_counts(total: int, n_classes: int, rho: float) -> Counts:
     """Unlabelled samples per class, truncated to whole numbers twice.
 
     A balanced share is shaped by rho and truncated, then scaled to the total and truncated again
-    (``dataset/imbalance_cifar.py``, ``get_img_num_per_cls_unlabeled``): the pool falls short of the
+    (``dataset/imbalance_cifar.py``, lines 114-125): the pool falls short of the
     total by up to C - 1 samples, and in a small pool the rarest class may hold half of its share.
 
     Raises

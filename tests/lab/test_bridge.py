@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dirlearn.lab import bridge
-from dirlearn.lab.bridge import BASES, INV_LDS, PSEUDO, SQINV, _figures, _second, learn
+from dirlearn.lab.bridge import BASES, INV_LDS, PSEUDO, SQINV, _figures, _weights, learn
 from dirlearn.lab.bridge import train_pseudo as train
 from dirlearn.lab.datasets import Split
 from dirlearn.lab.scarce import LABELLED, POOL, POOLS, TASKS
@@ -95,25 +95,16 @@ def test_methods_of_one_seed_share_their_base(lessons):
 
 def test_weights_are_those_of_true_and_predicted_labels_together():
     labels, given = DATA.train.y, DATA.pool.y.flip(0) / 2
-    weights, balanced = _second(TASK, "vanilla", "weighted", labels, given)
+    weights = _weights(TASK, "weighted", labels, given)
     torch.testing.assert_close(
         weights, lds_weights(torch.cat([labels, given]), TASK.bins, **INV_LDS)
     )
     assert float(weights.mean()) == pytest.approx(1, abs=1e-5)
-    assert not balanced
-
-
-def test_own_is_the_method_of_the_base():
-    labels, given = DATA.train.y, DATA.pool.y
-    own, _ = _second(TASK, "SQINV", "own", labels, given)
-    torch.testing.assert_close(own, lds_weights(torch.cat([labels, given]), TASK.bins, **SQINV))
-    assert _second(TASK, "Balanced MSE", "own", labels, given) == (None, True)
-    assert _second(TASK, "vanilla", "own", labels, given) == (None, False)
-    assert _second(TASK, "Balanced MSE", "plain", labels, given) == (None, False)
+    assert _weights(TASK, "plain", labels, given) is None
 
 
 def test_omega_one_gives_both_parts_half_of_the_loss():
-    weights, _ = _second(TASK, "vanilla", "omega 1", DATA.train.y, DATA.pool.y)
+    weights = _weights(TASK, "omega 1", DATA.train.y, DATA.pool.y)
     n = len(DATA.train)
     assert float(weights[:n].sum()) == pytest.approx(float(weights[n:].sum()), rel=1e-5)
 

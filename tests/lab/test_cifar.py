@@ -6,13 +6,15 @@ import torch
 from torch import nn
 
 from dirlearn.lab import cifar, image_files
-from dirlearn.lab.cifar import METHODS, PLANS, RHOS, train_cifar, train_resnet32
+from dirlearn.lab.cifar import PLANS, plans, train_cifar, train_resnet32
 from dirlearn.lab.recipe import Standardised, crop_and_flip, sgd, staircase
 from dirlearn.lab.resnet import cifar_resnet
 from dirlearn.lab.splits import Split
 from dirlearn.ldam import CosineLinear
 
 EACH = 100
+RHOS = (10, 50, 100)
+METHODS = plans(*RHOS)
 
 
 @pytest.fixture(autouse=True)

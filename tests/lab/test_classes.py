@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from dirlearn.lab import classes
 from dirlearn.lab.classes import error_rate, fit_classes, predicted_classes
 from dirlearn.lab.datasets import Dataset, Split
 from dirlearn.lab.models import Classifier, table_encoder
+from dirlearn.lab.training import shift
 
 COUNTS = np.array([40, 12, 4])
 
@@ -141,7 +144,8 @@ def test_what_is_called_after_an_epoch_sees_all_of_them():
     assert epochs == [0, 1, 2]
 
 
-def test_resampling_meets_classes_equally_often():
+@pytest.mark.parametrize(("beta", "share"), [(1.0, [1 / 3] * 3), (0.0, COUNTS / COUNTS.sum())])
+def test_resampling_meets_classes_equally_often_or_as_beta_says(beta, share):
     seen = []
 
     def spy(x, _):
@@ -152,10 +156,17 @@ def test_resampling_meets_classes_equally_often():
     numbered = Split(torch.cat([data.train.x, data.train.y[:, None].float()], 1), data.train.y)
     network = nn.Linear(3, 3)
     numbered = Dataset("b", numbered, data.val, data.test, data.bins, "", "")
-    fit_classes(network, numbered, seed=0, steps=60, resample=True, beta=1.0, augment=spy)
+    fit_classes(network, numbered, seed=0, steps=60, resample=True, beta=beta, augment=spy)
     labels = torch.cat(seen)[:, 2].long()
     assert len(labels) == 60 * 56
-    np.testing.assert_allclose(np.bincount(labels) / len(labels), 1 / 3, atol=0.03)
+    np.testing.assert_allclose(np.bincount(labels) / len(labels), share, atol=0.03)
+
+
+def test_defaults_are_the_published_ones():
+    parameters = inspect.signature(fit_classes).parameters
+    published = {"beta": 0.9999, "defer": 160 / 200, "gamma": 1.0, "max_margin": 0.5, "scale": 30.0}
+    assert {name: parameters[name].default for name in published} == published
+    assert parameters["augment"].default is shift
 
 
 def test_a_seed_reaches_the_batches_sampled_or_not():

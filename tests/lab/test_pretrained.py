@@ -6,6 +6,7 @@ from dirlearn.lab import pretrained
 from dirlearn.lab.pretrained import (
     PRETRAINED,
     PROBED,
+    RHOS,
     TUNED,
     new_encoder,
     pretrained_encoder,
@@ -80,10 +81,12 @@ def test_each_setting_reaches_the_training(monkeypatch):
     monkeypatch.setattr(pretrained, "fit_classes", spy)
     for name in ("CE", "LDAM-DRW, 3 x as long"):
         train_pretrained(TUNED[name], 1, n_max=40, rho=4, steps=10)
-    first, second = seen
+    train_pretrained(RHOS["CE, rho 10"], 1, n_max=40)
+    first, second, third = seen
     assert first[0] == "Linear"
     assert first[2] == {"seed": 1, "loss": "CE", "weighting": "none", "steps": 10}
     assert second[0] == "CosineLinear"
+    assert third[1] == len(small_images("digits", 40, 10, 1).train)
     assert second[2] == {"seed": 1, "loss": "LDAM", "weighting": "deferred", "steps": 30}
 
 
@@ -111,7 +114,7 @@ def test_settings_that_mean_nothing_are_refused(run):
 
 def test_the_studies_are_of_classes_and_paired_with_their_longer_selves():
     assert [study.name for study in PRETRAINED] == [
-        "ssp_probe_digits", "ssp_probe_fashion", "ssp_digits", "ssp_fashion",
+        "ssp_probe_digits", "ssp_probe_fashion", "ssp_digits", "ssp_fashion", "ssp_rho",
     ]  # fmt: skip
     assert all(study.metrics == ("error",) and len(study.seeds) >= 5 for study in PRETRAINED)
     for name, method in TUNED.items():

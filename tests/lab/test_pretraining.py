@@ -6,7 +6,7 @@ from torch import nn
 
 from dirlearn import MoCo, RotationPrediction, SimCLR
 from dirlearn.lab import pretraining
-from dirlearn.lab.models import conv_encoder
+from dirlearn.lab.models import Encoder, conv_encoder
 from dirlearn.lab.pretraining import TASKS, linear_probe, pretrain
 from dirlearn.lab.training import predict, shift
 
@@ -164,6 +164,21 @@ def test_what_cannot_be_is_refused():
         pretrain("SimCLR", encoder(), images(), seed=0, epochs=1, batch_size=128)
     with pytest.raises(ValueError, match=r"two of each image.*got \(64, 1, 12, 12\)"):
         pretrain("SimCLR", encoder(), images(), seed=0, epochs=1, views=shift)
+
+
+def test_first_statistics_follow_from_the_seed_and_leave_the_global_state(monkeypatch):
+    """Dropout before batch normalisation draws too."""
+    monkeypatch.setattr(pretraining, "fit", lambda model, *_, **__: model)
+    found = []
+    for state in (7, 8):
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Dropout(), nn.BatchNorm1d(144), nn.Linear(144, 8)]
+        made = Encoder(*layers, num_features=8)
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        found.append(weights(pretrain("SimCLR", made, images(), seed=3, epochs=1)))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert same(*found)
 
 
 def test_a_seed_may_be_numpys():

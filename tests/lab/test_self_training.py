@@ -92,6 +92,14 @@ def test_rounds_settle_at_the_midpoint_of_equal_classes_only():
     assert (np.diff(fixed) < -0.15).all()  # the rarer the positives, the further among the others
 
 
+@pytest.mark.parametrize("threshold", [45.0, 1e6])
+def test_round_far_out_is_half_the_threshold_and_half_the_mean(threshold):
+    """Beyond all samples: those above crowd at the threshold, those below are everything."""
+    mean = 0.1 * 1 + 0.9 * -1
+    found = reestimated_threshold([threshold, -threshold], 0.1)
+    assert_allclose(found, [(threshold + mean) / 2, (-threshold + mean) / 2], atol=0.03)
+
+
 # ---- on samples
 
 
