@@ -168,7 +168,7 @@ def test_queue_of_moco(queue_size, benchmark, capsys):
     told(benchmark, capsys, copy_over_ours=copied / ours)
     benchmark.pedantic(model._enqueue, (keys,), rounds=20)
     if queue_size > 10_000:
-        assert copied / ours > 2
+        assert copied / ours > 1.5
 
 
 # ---- pools
