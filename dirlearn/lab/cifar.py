@@ -171,7 +171,7 @@ def _run(model: nn.Module, data: LongTailed) -> Run:
 
 
 CIFAR10_LT = Study(
-    "cifar10_lt", train_cifar, plans(50, 100), range(5), CLASSES, decimals=0, metrics=("error",)
+    "cifar10_lt", train_cifar, plans(10, 50, 100), range(5), CLASSES, decimals=0, metrics=("error",)
 )
 # No GPU was at hand to record it.
 CIFAR10_LT_RESNET32 = Study(
