@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -18,32 +14,7 @@ from dirlearn import GAILoss, Relevance, balanced_mse, kde_density, smogn, smote
 Rows = NDArray[np.float64]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def in_turns(*calls: Callable[[], object], rounds: int = 5) -> list[float]:
-    """Least seconds of each, measured in turns, so that a busy machine slows all."""
-    times = np.empty((rounds, len(calls)))
-    for turn in times:
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            turn[i] = time.perf_counter() - start
-    return list(times.min(axis=0))
-
-
-def told(benchmark, capsys, **ratios: float) -> None:
-    benchmark.extra_info.update(ratios)
-    with capsys.disabled():
-        sys.stdout.write("".join(f"\n{name}: {ratio:.3g}" for name, ratio in ratios.items()) + "\n")
-
-
-def test_density_of_ten_thousand_labels(benchmark, capsys):
+def test_density_of_ten_thousand_labels(benchmark, in_turns, told):
     y = np.random.default_rng(0).gamma(2.0, 12.0, 10_000)
     np.testing.assert_allclose(
         kde_density(y[:500]), gaussian_kde(y[:500], "silverman")(y[:500]), rtol=1e-5
@@ -51,7 +22,7 @@ def test_density_of_ten_thousand_labels(benchmark, capsys):
     grid, pairs = in_turns(
         lambda: kde_density(y), lambda: gaussian_kde(y, "silverman")(y), rounds=3
     )
-    told(benchmark, capsys, scipy_over_ours=pairs / grid)
+    told(scipy_over_ours=pairs / grid)
     benchmark.pedantic(kde_density, (y,), rounds=3)
     assert pairs / grid > 20
 
@@ -71,7 +42,7 @@ def by_rows(x: Rows, y: Rows, rare: NDArray[np.intp], k: int) -> tuple[Rows, Row
 
 
 @pytest.mark.parametrize(("method", "bound"), [(smoter, 3.0), (smogn, 2.0)])
-def test_synthetic_rows(method, bound, benchmark, capsys):
+def test_synthetic_rows(method, bound, benchmark, in_turns, told):
     rng = np.random.default_rng(0)
     y = rng.gamma(2.0, 12.0, 20_000)
     x = np.stack([y + rng.normal(size=y.size) for _ in range(10)], axis=1)
@@ -80,13 +51,13 @@ def test_synthetic_rows(method, bound, benchmark, capsys):
     ours, loop = in_turns(
         lambda: method(x, y, phi, sampling=doubled), lambda: by_rows(x, y, rare, 5), rounds=3
     )
-    told(benchmark, capsys, loop_over_rows_over_ours=loop / ours, rare=float(rare.size))
+    told(loop_over_rows_over_ours=loop / ours, rare=float(rare.size))
     benchmark.pedantic(method, (x, y, phi), {"sampling": doubled}, rounds=3)
     assert loop / ours > bound
 
 
 @pytest.mark.parametrize(("batch", "pairs", "bins"), [(64, 6.0, 12.0), (1024, 80.0, 25.0)])
-def test_balanced_mse_forward_and_backward(batch, pairs, bins, benchmark, capsys):
+def test_balanced_mse_forward_and_backward(batch, pairs, bins, benchmark, in_turns, told):
     """At most so many times the plain squared error, which makes no batch x batch of distances."""
     pred = torch.randn(batch, requires_grad=True)
     target = torch.randn(batch)
@@ -97,7 +68,7 @@ def test_balanced_mse_forward_and_backward(batch, pairs, bins, benchmark, capsys
         lambda: gai(pred, target).backward(),
         rounds=50,
     )
-    told(benchmark, capsys, BMC_over_MSE=bmc / plain, GAI_of_100_bins_over_MSE=by_histogram / plain)
+    told(BMC_over_MSE=bmc / plain, GAI_of_100_bins_over_MSE=by_histogram / plain)
     benchmark.pedantic(lambda: balanced_mse(pred, target, 1.0).backward(), rounds=20)
     assert bmc / plain < pairs
     assert by_histogram / plain < bins

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
-import time
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -25,32 +22,6 @@ from dirlearn import (
 )
 from dirlearn.lab.models import conv_encoder
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def in_turns(*calls: Callable[[], object], rounds: int = 20) -> list[float]:
-    """Least seconds of each, measured in turns, so that a busy machine slows all."""
-    times = np.empty((rounds, len(calls)))
-    for turn in times:
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            turn[i] = time.perf_counter() - start
-    return list(times.min(axis=0))
-
-
-def told(benchmark, capsys, **ratios: float) -> None:
-    benchmark.extra_info.update(ratios)
-    with capsys.disabled():
-        sys.stdout.write("".join(f"\n{name}: {ratio:.3g}" for name, ratio in ratios.items()) + "\n")
-
-
 # ---- losses of classes
 
 
@@ -63,7 +34,7 @@ def ldam_by_loop(cosines: Tensor, target: Tensor, margins: Tensor, scale: float)
     return torch.stack(losses).mean()
 
 
-def test_ldam_forward_and_backward(benchmark, capsys):
+def test_ldam_forward_and_backward(benchmark, in_turns, told):
     """At most a few times the cross-entropy on which it stands."""
     counts = np.array([500, 300, 180, 100, 60, 36, 20, 12, 7, 5])
     loss = LDAMLoss(counts)
@@ -80,7 +51,6 @@ def test_ldam_forward_and_backward(benchmark, capsys):
         rounds=10,
     )
     told(
-        benchmark, capsys,
         LDAM_over_cross_entropy=ours / plain,
         focal_over_cross_entropy=focal / plain,
         loop_over_LDAM=loop / ours,
@@ -103,7 +73,7 @@ def info_nce_by_loop(q: Tensor, k: Tensor, temperature: float) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def test_info_nce_forward_and_backward(benchmark, capsys):
+def test_info_nce_forward_and_backward(benchmark, in_turns, told):
     """At most a few times the cross-entropy of similarities that somebody else has made."""
     q, k = torch.randn(64, 128, requires_grad=True), torch.randn(64, 128)
     torch.testing.assert_close(info_nce(q, k), info_nce_by_loop(q, k, 0.2), rtol=1e-5, atol=1e-5)
@@ -115,13 +85,13 @@ def test_info_nce_forward_and_backward(benchmark, capsys):
 
     ours, plain = in_turns(lambda: info_nce(q, k).backward(), of_explicit_logits)
     (loop,) = in_turns(lambda: info_nce_by_loop(q, k, 0.2).backward(), rounds=2)
-    told(benchmark, capsys, ours_over_explicit_logits=ours / plain, loop_over_ours=loop / ours)
+    told(ours_over_explicit_logits=ours / plain, loop_over_ours=loop / ours)
     benchmark.pedantic(lambda: info_nce(q, k).backward(), rounds=20)
     assert ours / plain < 5
     assert loop / ours > 50
 
 
-def test_rotation_of_a_batch(benchmark, capsys):
+def test_rotation_of_a_batch(benchmark, in_turns, told):
     """One copy of the batch for each turn, against ``torch.rot90`` of each image."""
     x = torch.rand(256, 1, 28, 28)
 
@@ -132,12 +102,12 @@ def test_rotation_of_a_batch(benchmark, capsys):
         )
 
     ours, loop = in_turns(lambda: rotate_batch(x), by_image)
-    told(benchmark, capsys, loop_over_ours=loop / ours)
+    told(loop_over_ours=loop / ours)
     benchmark.pedantic(rotate_batch, (x,), rounds=20)
     assert loop / ours > 1
 
 
-def test_step_of_moco(benchmark, capsys):
+def test_step_of_moco(benchmark, in_turns, told):
     """Its share of a step: all but two encodings and the gradient of one."""
     encoder, x = conv_encoder(), torch.rand(64, 1, 28, 28)
     other = copy.deepcopy(encoder)
@@ -149,13 +119,13 @@ def test_step_of_moco(benchmark, capsys):
         other.train()(x).sum().backward()
 
     ours, plain = in_turns(lambda: model(x, x).backward(), encodings, rounds=10)
-    told(benchmark, capsys, MoCo_over_two_encodings=ours / plain)
+    told(MoCo_over_two_encodings=ours / plain)
     benchmark.pedantic(lambda: model(x, x).backward(), rounds=10)
     assert ours / plain < 2.5
 
 
 @pytest.mark.parametrize("queue_size", [1024, 16_384])
-def test_queue_of_moco(queue_size, benchmark, capsys):
+def test_queue_of_moco(queue_size, benchmark, in_turns, told):
     """Rows written into a ring, against a new queue made of the old one and the keys."""
     model = MoCo(conv_encoder(), dim=128, queue_size=queue_size)
     keys, held = torch.randn(64, 128), model.queue.clone()
@@ -165,7 +135,7 @@ def test_queue_of_moco(queue_size, benchmark, capsys):
         held = torch.cat([F.normalize(keys, dim=1), held[:-64]])
 
     ours, copied = in_turns(lambda: model._enqueue(keys), by_copy)
-    told(benchmark, capsys, copy_over_ours=copied / ours)
+    told(copy_over_ours=copied / ours)
     benchmark.pedantic(model._enqueue, (keys,), rounds=20)
     if queue_size > 10_000:
         assert copied / ours > 1.5
@@ -184,7 +154,7 @@ def pool_by_loop(labels, counts, rng):
     return np.sort(taken)
 
 
-def test_drawing_a_pool(benchmark, capsys):
+def test_drawing_a_pool(benchmark, in_turns, told):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 100_000)
     counts = pool_counts(20_000, 10, 20)
@@ -193,6 +163,6 @@ def test_drawing_a_pool(benchmark, capsys):
     ours, loop = in_turns(
         lambda: draw_pool(labels, counts), lambda: pool_by_loop(labels, counts, rng), rounds=5
     )
-    told(benchmark, capsys, loop_over_ours=loop / ours)
+    told(loop_over_ours=loop / ours)
     benchmark.pedantic(draw_pool, (labels, counts), rounds=10)
     assert loop / ours > 2
