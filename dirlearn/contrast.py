@@ -16,10 +16,10 @@ def info_nce(q: Tensor, k: Tensor, temperature: float = 0.2, queue: Tensor | Non
 
     .. math::
         L = -\frac1N \sum_i \log \frac{\exp(q_i \cdot k_i / \tau)}
-        {\exp(q_i \cdot k_i / \tau) + \sum_{n \in \mathcal N_i} \exp(q_i \cdot n / \tau)}
+        {\exp(q_i \cdot k_i / \tau) + \sum_{k \in \mathcal K_i} \exp(q_i \cdot k / \tau)}
 
     Query and key i are two views of image i, brought to length 1 here. The negatives
-    :math:`\mathcal N_i` are the entries of the ``queue`` if there is one (He et al. 2020, (1)), and
+    :math:`\mathcal K_i` are the entries of the ``queue`` if there is one (He et al. 2020, (1)), and
     otherwise the keys of the batch's other images.
 
     Parameters
