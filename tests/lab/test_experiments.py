@@ -12,7 +12,7 @@ from dirlearn.lab import experiments
 from dirlearn.lab.benchmark import train_benchmark
 from dirlearn.lab.bridge import train_pseudo
 from dirlearn.lab.cifar import train_cifar
-from dirlearn.lab.datasets import cifar10, digit_density
+from dirlearn.lab.datasets import cifar10, digit_density, fashion_mnist
 from dirlearn.lab.experiments import (
     STUDIES,
     UNRECORDED,
@@ -54,11 +54,12 @@ def test_record_is_of_the_study_as_it_stands(name):
 def test_a_cell_trained_afresh_agrees_with_the_record(name, tmp_path):
     """Another processor rounds otherwise, so: of all recorded runs, it is most like its own."""
     study, there = STUDIES[name], record(name)
-    if study.run is train_cifar:
-        try:
-            cifar10()
-        except FileNotFoundError as absent:
-            pytest.skip(str(absent))
+    for owned, files in ((study.run is train_cifar, cifar10), (name in FROM_FILES, fashion_mnist)):
+        if owned:
+            try:
+                files()
+            except FileNotFoundError as absent:
+                pytest.skip(str(absent))
     method, seed = list(study.methods)[-1], study.seeds[:4][-1]
     live = study.subset([method], [seed]).execute(tmp_path, progress=False)
     own = there.methods.index(method), there.seeds.index(seed)
