@@ -149,7 +149,7 @@ def _check_kept(kept: Any, n: int) -> None:
         )
 
 
-def _check_batch(prediction: Tensor, target: Tensor, name: str) -> None:
+def _check_batch(prediction: Tensor, target: Any, name: str) -> None:
     if isinstance(target, tuple):
         raise TypeError(
             f"the {name} target must be a tensor, got {type(target).__name__}; of PseudoLabels "
