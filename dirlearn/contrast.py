@@ -162,7 +162,7 @@ def check_temperature(temperature: Any) -> None:
     ValueError: temperature must be positive and finite, got 0.0
     """
     if not isinstance(temperature, Real):
-        raise TypeError(f"temperature must be a number, got {temperature!r}")
+        raise TypeError(f"temperature must be a number, got {type(temperature).__name__}")
     if not 0 < float(temperature) < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
 
@@ -189,7 +189,7 @@ def _check_rows(name: str, rows: Any) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
     if rows.ndim != 2 or rows.numel() == 0:
         raise ValueError(
-            f"{name} must have shape (N, D), one row for each image and none of them 0, got "
+            f"{name} must have shape (N, D), one row for each image, neither of them 0, got "
             f"{tuple(rows.shape)}; flatten or pool the features of an image to one row"
         )
     if not rows.isfinite().all():

@@ -41,7 +41,8 @@ class SemiSupervisedLoss(nn.Module):
         If ``omega`` is negative or not finite; when called, if a batch is empty, lengths differ or
         the loss is not a scalar.
     TypeError
-        If ``loss`` cannot be called, or ``kept`` is not a bool tensor.
+        If ``loss`` cannot be called or is a class, a target is a tuple, such as
+        :class:`PseudoLabels`, or ``kept`` is not a bool tensor.
 
     Examples
     --------
@@ -61,6 +62,8 @@ class SemiSupervisedLoss(nn.Module):
             raise TypeError(
                 f"loss must be callable as loss(prediction, target), got {type(loss).__name__}"
             )
+        if isinstance(loss, type):
+            raise TypeError(f"loss is a class; give what it makes, {loss.__name__}()")
         self.loss = loss
         self.omega = _check_omega(omega)
 
@@ -146,7 +149,12 @@ def _check_kept(kept: Any, n: int) -> None:
         )
 
 
-def _check_batch(prediction: Tensor, target: Tensor, name: str) -> None:
+def _check_batch(prediction: Tensor, target: Any, name: str) -> None:
+    if isinstance(target, tuple):
+        raise TypeError(
+            f"the {name} target must be a tensor, got {type(target).__name__}; of PseudoLabels "
+            "give the attribute labels"
+        )
     if len(prediction) != len(target):
         raise ValueError(
             f"the {name} batch has {len(prediction)} predictions and {len(target)} targets"

@@ -100,8 +100,8 @@ def draw_pool(
     array([ 0,  1, -1, -1])
     >>> draw_pool(labels, [2, 3])
     Traceback (most recent call last):
-    ValueError: class 1 has 2 candidates, and the pool wants 3; make the pool smaller (by a factor
-    of 0.667 all classes suffice), or change its rho
+    ValueError: class 1 has 2 candidates, and the pool wants 3; change its rho, or make the pool
+    smaller (by a factor of 0.667 all classes suffice)
 
     Derived in the chapter *Unlabelled data*.
     """
@@ -159,18 +159,21 @@ def largest_remainder(ideal: Array) -> Counts:
 
 def _check_enough(found: dict[int, Array], every: list[tuple[int, int]]) -> None:
     factor = min((len(found[c]) / n for c, n in every if n), default=1.0)
+    if factor:
+        smaller = f"make the pool smaller (by a factor of {factor:.3g} all classes suffice)"
+    else:
+        smaller = "get more candidates: no smaller pool has all that is asked for"
     for c, number in every:
         if len(found[c]) >= number:
             continue
         if c == IRRELEVANT:
             raise ValueError(
                 f"there are {len(found[c])} irrelevant candidates, labelled -1, and the pool wants "
-                f"{number}; raise the relevance, or make the pool smaller (by a factor of "
-                f"{factor:.3g})"
+                f"{number}; raise the relevance, or {smaller}"
             )
         raise ValueError(
-            f"class {c} has {len(found[c])} candidates, and the pool wants {number}; make the pool "
-            f"smaller (by a factor of {factor:.3g} all classes suffice), or change its rho"
+            f"class {c} has {len(found[c])} candidates, and the pool wants {number}; change its "
+            f"rho, or {smaller}"
         )
 
 

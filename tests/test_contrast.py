@@ -186,6 +186,8 @@ def test_temperatures_out_of_range_are_refused(temperature):
             loss(*views(), temperature)
         with pytest.raises(TypeError, match="temperature must be a number"):
             loss(*views(), "warm")
+        with pytest.raises(TypeError, match=r"got Tensor$"):  # not all its numbers
+            loss(*views(), torch.ones(3, 3))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from dirlearn import SemiSupervisedLoss, joint_weights, released
+from dirlearn import PseudoLabels, SemiSupervisedLoss, joint_weights, released
 
 # ---- the joint loss
 
@@ -112,6 +112,10 @@ def test_bad_batches_are_refused():
         )
     with pytest.raises(TypeError, match="callable"):
         SemiSupervisedLoss("cross entropy")
+    with pytest.raises(TypeError, match=r"a class; give what it makes, CrossEntropyLoss\(\)"):
+        SemiSupervisedLoss(nn.CrossEntropyLoss)
+    with pytest.raises(TypeError, match=r"got PseudoLabels; .* give the attribute labels"):
+        criterion(logits, target, pseudo, PseudoLabels.from_logits(pseudo))
 
 
 # ---- weights that do the same on one data set

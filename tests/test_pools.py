@@ -118,6 +118,13 @@ def test_a_class_with_too_few_candidates_is_named_with_what_would_fit():
         draw_pool(candidates(irrelevant=10), [12] * 5, relevance=0.5)
 
 
+def test_where_there_is_no_candidate_no_smaller_pool_is_offered():
+    with pytest.raises(ValueError, match=r"0 irrelevant .* relevance, or get more candidates"):
+        draw_pool(candidates(irrelevant=0), [12] * 5, relevance=0.5)
+    with pytest.raises(ValueError, match=r"class 1 has 0 .* rho, or get more candidates"):
+        draw_pool(np.array([0, 0, 2]), [1, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("labels", "counts", "options", "said"),
     [

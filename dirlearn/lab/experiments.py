@@ -190,11 +190,13 @@ def record(name: str) -> Results:
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or the study is not recorded.
 
     Examples
     --------
     >>> record("lds_rough").methods
     ('vanilla', 'SQINV', 'INV', 'SQINV+LDS', 'INV+LDS')
     """
+    if name in UNRECORDED:
+        raise ValueError(f"{name} is not recorded; python -m dirlearn.lab {name} trains it")
     return Results.load(data_folder() / "results" / known(name, STUDIES, "study"))

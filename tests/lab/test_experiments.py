@@ -134,7 +134,7 @@ def test_unknown_record_lists_the_known():
 def test_what_is_not_recorded_is_no_record(name):
     assert name not in STUDIES
     assert not (data_folder() / "results" / f"{name}.npz").exists()  # else it belongs to STUDIES
-    with pytest.raises(ValueError, match=f"unknown study {name!r}"):
+    with pytest.raises(ValueError, match=f"{name} is not recorded; python -m"):
         record(name)
 
 
