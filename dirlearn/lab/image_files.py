@@ -98,6 +98,8 @@ def fashion_mnist(folder: str | Path | None = None) -> Dataset:
         If the files are not there. The message says how to come by them.
     ValueError
         If a file is another than the original.
+
+    Used in the chapter *Unlabelled data*.
     """
     train, test = _fashion(roots(folder))
     return _whole("Fashion-MNIST", train, test, CLASSES, "Fashion-MNIST (Xiao et al. 2017)")

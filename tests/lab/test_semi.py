@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from dirlearn import CosineLinear, PseudoLabels, released
-from dirlearn.lab import semi
+from dirlearn import CosineLinear, PseudoLabels, pool_counts, released
+from dirlearn.lab import semi, semi_data
 from dirlearn.lab.semi import SEMI, network, quality, teacher, train, train_by_epochs, train_semi
-from dirlearn.lab.semi_data import seven_digits, task_data
+from dirlearn.lab.semi_data import more_fashion, seven_digits, task_data
 from dirlearn.lab.splits import Split
 
 
@@ -34,9 +36,43 @@ def test_a_task_is_its_data_at_half_the_resolution():
     corner = whole.test.x[0, 0, 10:12, 10:12].mean()
     assert torch.isclose(data.test.x[0, 0, 5, 5], corner)
     with pytest.raises(
-        ValueError, match="unknown task 'letters'; known are digits, fashion, seven"
+        ValueError, match="unknown task 'letters'; known are digits, fashion, more fashion, seven"
     ):
         task_data("letters", 0)
+
+
+@pytest.fixture
+def filed(monkeypatch):
+    """Stand-in for the original files: an image is its row; test images count on from training."""
+    y = torch.arange(10).repeat(1600)
+    x = torch.arange(20_000.0)[:, None]
+    train, test = Split(x[:16_000], y), Split(x[16_000:], y[:4000])
+    whole = SimpleNamespace(train=train, test=test)
+    monkeypatch.setattr(semi_data, "fashion_mnist", lambda: whole)
+    return whole
+
+
+def test_more_fashion_parts_share_no_image_and_keep_their_labels(filed):
+    data = more_fashion(seed=4)
+    assert data.train_counts.tolist() == [250, 161, 104, 67, 43, 28, 18, 11, 7, 5]
+    assert [len(s) for s in (data.train, data.pool, data.val, data.test)] == [694, 14306, 500, 2000]
+    parts = [s.x.flatten().tolist() for s in (data.train, data.pool, data.val, data.test)]
+    assert len(set().union(*parts)) == sum(map(len, parts))
+    assert min(parts[3]) >= len(filed.train)  # of the test file, and of it alone
+    for split in (data.train, data.pool, data.val, data.test):
+        assert torch.equal(split.x.flatten() % 10, split.y.float())
+    for split in (data.val, data.test):
+        assert torch.bincount(split.y).unique().numel() == 1
+
+
+def test_more_fashion_suffices_for_the_pools_and_its_seed_draws_the_labels_alone(filed):
+    data, other = more_fashion(seed=4), more_fashion(seed=5)
+    counts = torch.bincount(data.pool.y).numpy()
+    for rho in (1, 10, 50):
+        assert (pool_counts(5 * len(data.train), 10, rho) <= counts).all()
+    assert not torch.equal(data.train.x, other.train.x)
+    assert torch.equal(data.test.x, other.test.x)
+    assert torch.equal(data.val.x, other.val.x)
 
 
 # ---- the network
