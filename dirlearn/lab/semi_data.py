@@ -76,8 +76,9 @@ def more_fashion(seed: int = 0) -> LongTailed:
     training = torch.arange(len(first)) % kept < FILED["train"]
     return long_tail(
         "long-tailed fashion, 694 labels",
-        *(Split(first.x[part], first.y[part]) for part in (training, ~training)),
-        test,
+        train=Split(first.x[training], first.y[training]),
+        val=Split(first.x[~training], first.y[~training]),
+        test=test,
         bins=CLASSES,
         n_max=250,
         rho=50,
