@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +130,13 @@ def test_recorded_methods_share_data_and_differ_in_predictions(name):
 def test_unknown_record_lists_the_known():
     with pytest.raises(ValueError, match="lds_rough, lds_smooth"):
         record("lds")
+
+
+def test_every_study_stands_in_the_data_card_with_its_command():
+    card = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
+    for name in [*STUDIES, *UNRECORDED]:
+        row = next((line for line in card.splitlines() if f"`{name}`" in line), "")
+        assert re.search(rf"python -m dirlearn\.lab[^`]* {name}\b", row), name
 
 
 @pytest.mark.parametrize("name", UNRECORDED)
