@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -208,6 +209,8 @@ def deferred_weights(epoch: int, counts: ArrayT, start: int = 160, beta: float =
     ------
     ValueError
         If ``epoch`` or ``start`` is negative; and as :func:`class_balanced_weights`.
+    TypeError
+        If one of the two is not a whole number.
 
     Examples
     --------
@@ -216,6 +219,9 @@ def deferred_weights(epoch: int, counts: ArrayT, start: int = 160, beta: float =
 
     Derived in the chapter *Long-tailed classification in one sitting*.
     """
+    for name, value in (("epoch", epoch), ("start", start)):
+        if not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
     if epoch < 0 or start < 0:
         raise ValueError(f"epoch and start must be 0 or more, got epoch {epoch} and start {start}")
     weights = class_balanced_weights(counts, beta)  # looks at its arguments in every epoch
@@ -249,7 +255,7 @@ def balanced_sampler(
     ValueError
         If there is no label, or a class below the largest label has no sample.
     TypeError
-        If labels are not whole numbers.
+        If labels are not whole numbers, or ``generator`` is a seed.
 
     Examples
     --------
@@ -264,6 +270,11 @@ def balanced_sampler(
     array = to_numpy(labels, "labels")
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"labels must hold one class per sample, shape (N,), got {array.shape}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {type(generator).__name__}; "
+            "torch.Generator().manual_seed(0) makes one"
+        )
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     counts = class_counts(array, int(array.max()) + 1)

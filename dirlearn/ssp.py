@@ -37,7 +37,7 @@ def rotate_batch(x: Tensor, generator: torch.Generator | None = None) -> tuple[T
     ValueError
         If images are not square, there is none, or ``x`` has not four dimensions.
     TypeError
-        If ``x`` is not a tensor.
+        If ``x`` is not a tensor, or ``generator`` is a seed.
 
     Examples
     --------
@@ -54,6 +54,11 @@ def rotate_batch(x: Tensor, generator: torch.Generator | None = None) -> tuple[T
         raise ValueError(
             f"images must be as high as wide, for a quarter turn swaps the two, got "
             f"{x.shape[-2]} x {x.shape[-1]}; crop or pad them"
+        )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {type(generator).__name__}; "
+            "torch.Generator().manual_seed(0) makes one"
         )
     device = x.device if generator is None else generator.device
     labels = torch.randint(4, (len(x),), generator=generator, device=device).to(x.device)

@@ -272,3 +272,14 @@ def test_labels_that_cannot_be_drawn_from_are_refused(labels, error, words):
 def test_no_draws_are_refused():
     with pytest.raises(ValueError, match="num_samples"):
         balanced_sampler(np.array([0, 1]), num_samples=0)
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator, got int"):
+        balanced_sampler(np.array([0, 1]), generator=0)
+
+
+@pytest.mark.parametrize("swapped", [(np.array([3, 1]), 0), (1.5, np.array([3, 1]))])
+def test_epochs_are_whole_numbers(swapped):
+    with pytest.raises(TypeError, match="epoch must be a whole number, got"):
+        deferred_weights(*swapped)

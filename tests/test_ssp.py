@@ -143,3 +143,8 @@ def test_simclr_refuses_views_that_are_no_pair(other):
 def test_simclr_refuses_a_temperature_of_zero():
     with pytest.raises(ValueError, match="temperature must be positive"):
         SimCLR(encoder(), temperature=0)
+
+
+def test_a_seed_is_no_generator():
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator, got int"):
+        rotate_batch(torch.zeros(2, 1, 4, 4), 0)
