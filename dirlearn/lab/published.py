@@ -38,7 +38,7 @@ def by_region(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[table["region"].isin(["all", *REGIONS])]
     order = rows[keys].drop_duplicates()
     # Not pivot_table: it would average two figures that contradict each other.
-    wide = rows.pivot(index=keys, columns="region", values="value")  # noqa: PD010
+    wide = rows.pivot(index=keys, columns="region", values="value")  # noqa: PD010  # no mean of twins
     columns = ["all", *REGIONS]
     return order.join(wide.reindex(columns=columns), on=keys).reset_index(drop=True)
 

@@ -204,7 +204,7 @@ def test_errors_of_a_few_labels_are_those_of_the_best_threshold_nearly():
 
 
 def test_logistic_regression_is_a_linear_rule():
-    sklearn = pytest.importorskip("sklearn.linear_model")
+    sklearn = pytest.importorskip("sklearn.linear_model", reason="the lab is not installed")
     inner, outer = two_classes(400, 400, 10, 4.0, 0)
     x, y = np.concatenate([inner, outer]), np.repeat([1, 0], 400)
     test = np.concatenate(two_classes(4000, 4000, 10, 4.0, 1))
